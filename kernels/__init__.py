@@ -1,0 +1,1 @@
+"""The integration, independent of any framework: reference arithmetic that kernels and graphs are checked against."""

@@ -1,0 +1,20 @@
+"""minet-sdk: low-latency multi-contrast MRI super-resolution. Research use only, not a medical device."""
+
+from typing import TYPE_CHECKING, Any
+
+from minet_sdk.errors import MinetError
+
+if TYPE_CHECKING:
+    from minet_sdk.runtime import Runtime
+
+__version__ = "0.1.0"
+__all__ = ["MinetError", "Runtime", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load `Runtime` on first use, which keeps ``import minet_sdk`` fast."""
+    if name == "Runtime":
+        from minet_sdk.runtime import Runtime
+
+        return Runtime
+    raise AttributeError(f"module 'minet_sdk' has no attribute {name!r}")

@@ -1,0 +1,162 @@
+"""Low resolution as an MR scanner makes it: the centre of k-space, and the ways back up.
+
+Everything here lives on the FFT grid: low-resolution sample ``i`` lies exactly on high-resolution sample ``scale * i``.
+"""
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from minet_sdk.errors import InputError
+
+Array = npt.NDArray[np.float32]
+Consistency = Literal["off", "soft", "hard"]
+
+CUBIC_A = -0.5
+"""Keys' cubic convolution parameter; -0.5 reproduces quadratics exactly."""
+
+SOFT_EDGE = 0.25
+"""Part of the measured k-space radius over which soft consistency fades from full to no weight."""
+
+
+def to_kspace(image: npt.NDArray[np.generic]) -> npt.NDArray[np.complex128]:
+    """Centred orthonormal 2D FFT over the last two axes; DC lands on index ``n // 2``."""
+    return np.fft.fftshift(np.fft.fft2(image, norm="ortho"), axes=(-2, -1))
+
+
+def from_kspace(kspace: npt.NDArray[np.complex128]) -> npt.NDArray[np.complex128]:
+    """Inverse of `to_kspace`."""
+    return np.fft.ifft2(np.fft.ifftshift(kspace, axes=(-2, -1)), norm="ortho")
+
+
+def _centre(large: tuple[int, ...], small: tuple[int, ...]) -> tuple[slice, slice]:
+    """Where the k-space of a small matrix lies in that of a large one, DC on DC."""
+    starts = [big // 2 - little // 2 for big, little in zip(large[-2:], small[-2:], strict=True)]
+    return slice(starts[0], starts[0] + small[-2]), slice(starts[1], starts[1] + small[-1])
+
+
+def degrade(image: npt.NDArray[np.generic], scale: int, offset: float = 0.0) -> Array:
+    """Low-resolution magnitude image of a high-resolution one: centre crop of its k-space.
+
+    The crop of an orthonormal FFT makes an image ``scale`` times brighter; the factor ``1 / scale`` undoes that.
+
+    Args:
+        image: (..., H, W) real or complex; H and W multiples of ``scale``.
+        scale: 2 or 4; any positive integer works.
+        offset: where low-resolution sample 0 is taken, in high-resolution pixels. 0 is the FFT grid;
+            ``(scale - 1) / 2`` puts each large pixel over the ``scale`` small ones it covers, as a DICOM header of
+            the same field of view says.
+
+    Returns:
+        float32 (..., H / scale, W / scale), in the intensity scale of ``image``.
+    """
+    height, width = image.shape[-2:]
+    if height % scale or width % scale:
+        raise InputError(f"image is {height} x {width}: both must be multiples of the scale {scale}; crop or pad it")
+    if offset:
+        image = fourier_shift(image, -offset)
+    kspace = to_kspace(image)
+    kspace = kspace[(..., *_centre(kspace.shape, (height // scale, width // scale)))]
+    return (np.abs(from_kspace(kspace)) / scale).astype(np.float32)
+
+
+def zero_filled(target: npt.NDArray[np.generic], scale: int) -> Array:
+    """Zero-filled k-space (sinc interpolation), magnitude.
+
+    Args:
+        target: (..., H, W) real or complex low-resolution image.
+        scale: magnification.
+
+    Returns:
+        float32 (..., scale * H, scale * W).
+    """
+    measured = to_kspace(target)
+    height, width = target.shape[-2:]
+    full = np.zeros((*target.shape[:-2], scale * height, scale * width), dtype=np.complex128)
+    full[(..., *_centre(full.shape, measured.shape))] = measured
+    return (np.abs(from_kspace(full)) * scale).astype(np.float32)
+
+
+def _cubic_matrix(size: int, scale: int) -> npt.NDArray[np.float64]:
+    """(scale * size, size) matrix of Keys' cubic interpolation at positions ``i / scale``, edges repeated."""
+    position = np.arange(scale * size) / scale
+    first = np.floor(position).astype(int) - 1
+    matrix = np.zeros((scale * size, size))
+    for tap in range(4):
+        x = np.abs(position - (first + tap))
+        near = (CUBIC_A + 2) * x**3 - (CUBIC_A + 3) * x**2 + 1
+        far = CUBIC_A * (x**3 - 5 * x**2 + 8 * x - 4)
+        weight = np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+        np.add.at(matrix, (np.arange(scale * size), np.clip(first + tap, 0, size - 1)), weight)
+    return matrix
+
+
+def bicubic(target: npt.NDArray[np.generic], scale: int) -> Array:
+    """Bicubic interpolation on the FFT grid (not the half-pixel grid of image libraries).
+
+    Args:
+        target: (..., H, W) real low-resolution image.
+        scale: magnification.
+
+    Returns:
+        float32 (..., scale * H, scale * W).
+    """
+    rows, columns = _cubic_matrix(target.shape[-2], scale), _cubic_matrix(target.shape[-1], scale)
+    return (rows @ target.astype(np.float64) @ columns.T).astype(np.float32)
+
+
+def fourier_shift(image: npt.NDArray[np.generic], pixels: float) -> npt.NDArray[np.complex128]:
+    """Move the content of an image by a fraction of a pixel along both axes (towards higher indices if positive).
+
+    A linear phase in k-space: exact for band-limited images, periodic at the borders.
+
+    Args:
+        image: (..., H, W) real or complex.
+        pixels: shift along rows and columns alike.
+
+    Returns:
+        complex128 (..., H, W). For a real image take the real part; at even sizes the Nyquist line is split evenly.
+    """
+    height, width = image.shape[-2:]
+    spectrum = np.fft.fft2(image)
+    for size, axis in ((height, -2), (width, -1)):
+        ramp = np.exp(-2j * np.pi * np.fft.fftfreq(size) * pixels)
+        if size % 2 == 0:
+            ramp[size // 2] = np.cos(np.pi * pixels)
+        spectrum = spectrum * (ramp[:, None] if axis == -2 else ramp)
+    return np.fft.ifft2(spectrum)
+
+
+def _soft_window(height: int, width: int) -> npt.NDArray[np.float64]:
+    """Weight of each measured k-space sample: 1 inside, a raised cosine to 0 at the edge of the measured square."""
+
+    def taper(size: int) -> npt.NDArray[np.float64]:
+        radius = np.abs(np.arange(size) - size // 2) / (size / 2)
+        inside = np.clip((1 - radius) / SOFT_EDGE, 0, 1)
+        return 0.5 - 0.5 * np.cos(np.pi * inside)
+
+    return np.outer(taper(height), taper(width))
+
+
+def enforce_consistency(restored: Array, target: npt.NDArray[np.generic], scale: int, mode: Consistency) -> Array:
+    """Put the measured centre of k-space back into a restored image.
+
+    Args:
+        restored: (..., scale * H, scale * W) float32.
+        target: (..., H, W) the low-resolution image that was measured, same intensity scale.
+        scale: magnification between the two.
+        mode: ``hard`` overwrites every measured sample (right for complex-valued input); ``soft`` fades towards the
+            edge of the measured square, where taking the magnitude has falsified it; ``off`` returns the input.
+
+    Returns:
+        float32, shape of ``restored``.
+    """
+    if mode == "off":
+        return restored
+    measured = to_kspace(target) * scale
+    kspace = to_kspace(restored)
+    centre = (..., *_centre(kspace.shape, measured.shape))
+    weight = _soft_window(*target.shape[-2:]) if mode == "soft" else 1.0
+    kspace[centre] += weight * (measured - kspace[centre])
+    return from_kspace(kspace).real.astype(np.float32)

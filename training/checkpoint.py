@@ -1,0 +1,69 @@
+"""A trained network as one file: weights and everything that made them, in safetensors.
+
+The metadata field ``minet`` is JSON: the architecture and the training record. Values may be stored as float16, which
+the record then says; they are float32 in memory.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from minet_sdk.training.config import MinetConfig
+from minet_sdk.training.model import MINet
+
+from minet_sdk.errors import TrainingError
+from minet_sdk.requirements import require
+
+Storage = Literal["float32", "float16"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network and where it comes from."""
+
+    model: MINet
+    record: dict[str, Any]
+    """Command, settings, seed, data, commit, versions, validation curve."""
+
+
+def save_checkpoint(path: Path, model: MINet, record: dict[str, Any], storage: Storage = "float32") -> None:
+    """Write a checkpoint under a temporary name, then rename it.
+
+    Args:
+        path: ends in ``.safetensors``.
+        model: the network.
+        record: plain data that tells how it was trained.
+        storage: number format of the weights in the file.
+    """
+    save_file = require("safetensors.torch", "saving a checkpoint").save_file
+    dtype = getattr(torch, storage)
+    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
+    content = json.dumps({"architecture": model.config.to_dict(), "record": {**record, "storage": storage}})
+    temporary = path.with_name(path.name + ".partial")
+    save_file(tensors, temporary, metadata={"minet": content})
+    temporary.replace(path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint that `save_checkpoint` wrote.
+
+    Raises:
+        TrainingError: no such file, not a checkpoint of this project, or weights that do not fit the architecture.
+    """
+    if not path.is_file():
+        raise TrainingError(f"{path}: no such checkpoint; `minet-sdk train` writes one as best.safetensors")
+    safetensors = require("safetensors", "reading a checkpoint")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            content = json.loads((file.metadata() or {})["minet"])
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise TrainingError(f"{path}: not a minet-sdk checkpoint ({error}); expected a .safetensors file") from error
+    model = MINet(MinetConfig.from_dict(content["architecture"]))
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise TrainingError(f"{path}: weights do not fit the architecture they name: {error}") from error
+    return Checkpoint(model.eval(), content["record"])

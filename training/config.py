@@ -1,0 +1,80 @@
+"""What a network looks like, as data: the one description that training, export and the manifest share."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from minet_sdk.errors import TrainingError
+
+Affinity = Literal["paper", "released", "cosine"]
+Integration = Literal["affinity", "reduction", "none"]
+Skip = Literal["none", "sinc"]
+
+SCALES = (2, 4)
+
+
+@dataclass(frozen=True)
+class MinetConfig:
+    """Architecture of one MINet. The defaults are the paper's (Feng et al., MICCAI 2021)."""
+
+    scale: int = 2
+    stages: int = 6
+    """L, residual groups per branch."""
+
+    blocks: int = 6
+    """B, residual channel-attention blocks per group."""
+
+    channels: int = 64
+    """C; a multiple of 16, which every fast kernel wants."""
+
+    affinity: Affinity = "paper"
+    reference: bool = True
+    """False removes the reference branch, its fusions and its loss: a single-contrast network."""
+
+    integration: Integration = "affinity"
+    """`affinity` is F_Int (eq. 7-8); `reduction` keeps only its 3x3 convolution; `none` drops H altogether."""
+
+    attention: bool = True
+    """F_Att, the channel-spatial attention of eq. 4."""
+
+    skip: Skip = "none"
+    """`sinc` adds the windowed-sinc interpolation of the target to eq. 5, so that the network learns only detail."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        if self.scale not in SCALES:
+            raise TrainingError(f"scale is {self.scale}; MINet is defined for 2 and 4")
+        if min(self.stages, self.blocks) < 1 or self.channels < 16 or self.channels % 16:
+            raise TrainingError(
+                f"stages {self.stages}, blocks {self.blocks}, channels {self.channels}: "
+                "stages and blocks must be at least 1, channels a multiple of 16"
+            )
+        for name, allowed in (("affinity", Affinity), ("integration", Integration), ("skip", Skip)):
+            if getattr(self, name) not in get_args(allowed):
+                raise TrainingError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(get_args(allowed))}")
+
+    @property
+    def stage_features(self) -> int:
+        """How many stage outputs the integration weighs against each other: 2L, or L without a reference."""
+        return 2 * self.stages if self.reference else self.stages
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for checkpoints and manifests."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "MinetConfig":
+        """Inverse of `to_dict`.
+
+        Raises:
+            TrainingError: a field is unknown, as in a checkpoint of a newer version.
+        """
+        unknown = set(data) - {field.name for field in fields(cls)}
+        if unknown:
+            raise TrainingError(f"architecture has unknown fields {sorted(unknown)}: update minet-sdk")
+        return cls(**data)
+
+
+PRESETS: dict[str, MinetConfig] = {
+    "paper": MinetConfig(),
+    "small": MinetConfig(stages=3, blocks=2, channels=32, affinity="cosine", skip="sinc"),
+}

@@ -1,0 +1,199 @@
+"""Two images of one anatomy whose contrast is random: what a network must see to learn edges instead of grey values.
+
+A network trained on two fixed protocols learns the mapping from one grey value to another and fails on real pairs. Here
+tissue values, their correlation, fine structure, texture, one-sided lesions, bias, gamma, sharpness, noise and alignment
+are drawn anew for every pair; true protocols are a minority.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from minet_sdk.training.labels import BRAIN, TISSUES, Subject
+from minet_sdk.training.signal import PROTOCOL_PAIRS, signal, tissue_table
+from scipy import ndimage
+
+Image = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.uint8]
+
+AXIAL = 2
+FLUID = TISSUES.index("fluid")
+
+
+@dataclass(frozen=True)
+class ContrastSettings:
+    """How often and how far each property varies; part of every checkpoint's training record."""
+
+    size: int = 256
+    """Rows and columns of a slice, cropped or padded."""
+
+    physics: float = 0.15
+    """Part of pairs that follow a clinical protocol (`PROTOCOL_PAIRS`)."""
+
+    skull_stripped: float = 0.4
+    detail: float = 0.7
+    """Part of pairs with structure finer than the label maps, seen by both contrasts."""
+
+    blurred: float = 0.5
+    """Part of targets that are smoother than the grid could show."""
+
+    misaligned: float = 0.3
+    """Part of references moved or turned against the target."""
+
+    wrong_reference: float = 0.03
+    """Part of references that show something else."""
+
+    noise: tuple[float, float] = (0.001, 0.025)
+    """Rician noise, standard deviation over the brightest tissue; drawn log-uniformly."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A reference and a target of one slice, both (rows, columns) float32 with maximum near 1, perfectly sampled."""
+
+    reference: Image
+    target: Image
+
+
+def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], exponent: float) -> Image:
+    """Power-law noise field, mean 0, standard deviation 1."""
+    spectrum = np.fft.rfft2(rng.standard_normal(shape, dtype=np.float32))
+    radius = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]) + 1 / 64
+    field = np.fft.irfft2(spectrum * radius**-exponent, s=shape).astype(np.float32)
+    return (field - field.mean()) / field.std()
+
+
+def _anatomy(subject: Subject, rng: np.random.Generator, settings: ContrastSettings) -> Labels:
+    """A slab of tissue labels (slices, size, size): any orientation, turned, scaled, mirrored."""
+    axis = int(rng.choice(3, p=(0.25, 0.25, 0.5)))
+    thickness = int(rng.choice((1, 3, 5)))
+    slab = subject.slab(axis, int(rng.choice(subject.useful_slices[axis])), thickness)
+    if rng.random() < 0.5:
+        slab = slab[:, :, ::-1]
+    if axis != AXIAL and rng.random() < 0.3:
+        slab = slab.transpose(0, 2, 1)
+    angle = np.deg2rad(rng.normal(0, 8))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / rng.uniform(0.8, 1.35)
+    rows, columns = np.nonzero(slab[thickness // 2])
+    middle = np.array([rows.mean(), columns.mean()]) + rng.normal(0, 8, 2)
+    shift = middle - turn @ np.full(2, settings.size / 2)
+    return np.stack(
+        [
+            ndimage.affine_transform(piece, turn, shift, (settings.size, settings.size), order=0, prefilter=False)
+            for piece in slab
+        ]
+    )
+
+
+def _tissue_values(rng: np.random.Generator, settings: ContrastSettings) -> tuple[Image, Image]:
+    """Grey value of each tissue in reference and target: two protocols, or two correlated random draws."""
+    if rng.random() < settings.physics:
+        table = tissue_table() * rng.uniform(0.85, 1.15, (len(TISSUES), 4))
+        protocols = PROTOCOL_PAIRS[rng.integers(len(PROTOCOL_PAIRS))]
+        values = [signal(table, protocol) for protocol in protocols]
+        first, second = (value / value.max() for value in values)
+    else:
+        correlation = rng.uniform(-1, 1)
+        first = rng.uniform(0.05, 1, len(TISSUES))
+        alike = first if correlation > 0 else 1.05 - first
+        second = abs(correlation) * alike + (1 - abs(correlation)) * rng.uniform(0.05, 1, len(TISSUES))
+    first[0] = second[0] = 0
+    return first.astype(np.float32), second.astype(np.float32)
+
+
+def _detail(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Image, Image]:
+    """Relative changes of grey value with sharp edges that both contrasts share, sign and size their own."""
+    levels = np.sort(rng.normal(0, 1, rng.integers(1, 5))).astype(np.float32)
+    region = np.searchsorted(levels, _smooth_noise(rng, shape, rng.uniform(0.8, 2.2)))
+    first, second = rng.normal(0, rng.uniform(0.02, 0.25, (2, 1)), (2, len(levels) + 1)).astype(np.float32)
+    return first[region], second[region]
+
+
+def _add_spots(image: Image, tissue: Labels, rng: np.random.Generator, most: int) -> None:
+    """Bright or dark ellipses and streaks that only this contrast shows, in place."""
+    rows, columns = np.nonzero(tissue)
+    for _ in range(rng.integers(0, most + 1)):
+        at = rng.integers(len(rows))
+        radii = rng.uniform(0.7, 9, 2)
+        reach = int(np.ceil(1.5 * radii.max())) + 1
+        top, left = max(rows[at] - reach, 0), max(columns[at] - reach, 0)
+        window = (slice(top, rows[at] + reach + 1), slice(left, columns[at] + reach + 1))
+        y, x = np.ogrid[top : top + image[window].shape[0], left : left + image[window].shape[1]]
+        angle = rng.uniform(0, np.pi)
+        u = (x - columns[at]) * np.cos(angle) + (y - rows[at]) * np.sin(angle)
+        v = (y - rows[at]) * np.cos(angle) - (x - columns[at]) * np.sin(angle)
+        shape = np.clip(1.5 - np.hypot(u / radii[0], v / radii[1]), 0, 1)
+        image[window] += rng.uniform(-0.4, 0.5) * (tissue[window] > 0) * shape
+
+
+def _brain(tissue: Labels) -> Image:
+    """Soft mask of the brain and the fluid inside it."""
+    inside = ndimage.binary_fill_holes(ndimage.binary_closing(np.isin(tissue, BRAIN), iterations=2))
+    return ndimage.gaussian_filter(np.asarray(inside, dtype=np.float32), 0.5)
+
+
+def _finish(image: Image, rng: np.random.Generator, noise: float) -> Image:
+    """Gamma, bias field and Rician noise."""
+    image = np.clip(image, 0, None) ** rng.uniform(0.7, 1.4)
+    ramp = [np.linspace(-1, 1, n, dtype=np.float32) * rng.normal(0, 0.15) for n in image.shape]
+    image = image * (1 + ramp[0][:, None] + ramp[1][None] + ramp[0][:, None] * ramp[1][None])
+    real, imaginary = noise * rng.standard_normal((2, *image.shape), dtype=np.float32)
+    return np.hypot(image + real, imaginary).astype(np.float32)
+
+
+def _misalign(image: Image, rng: np.random.Generator) -> Image:
+    """Turn by about half a degree, move by about half a pixel."""
+    angle = np.deg2rad(rng.normal(0, 0.4))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    middle = np.array(image.shape) / 2
+    shift = middle - turn @ middle + rng.normal(0, 0.6, 2)
+    return ndimage.affine_transform(image, turn, shift, order=3, mode="nearest").astype(np.float32)
+
+
+def random_pair(subject: Subject, rng: np.random.Generator, settings: ContrastSettings) -> Pair:
+    """One slice of ``subject`` in two random contrasts.
+
+    Args:
+        subject: the anatomy.
+        rng: the only source of chance; the same state gives the same pair.
+        settings: ranges.
+
+    Returns:
+        Reference and target, (size, size) each.
+    """
+    slab = _anatomy(subject, rng, settings)
+    tissue = slab[len(slab) // 2]
+    shape = (settings.size, settings.size)
+    values = _tissue_values(rng, settings)
+    profile = np.exp(-0.5 * ((np.arange(len(slab)) - len(slab) // 2) / rng.uniform(0.4, 1.5)) ** 2)
+    profile = (profile / profile.sum()).astype(np.float32)
+    edge = float(rng.uniform(0.3, 0.9))
+    first, second = (ndimage.gaussian_filter(np.tensordot(profile, value[slab], axes=1), edge) for value in values)
+    if rng.random() < settings.detail:
+        for own, change in zip((first, second), _detail(rng, shape), strict=True):
+            own *= 1 + ndimage.gaussian_filter(change, edge)
+    shared, *own_texture = (_smooth_noise(rng, shape, rng.uniform(0.2, 1.6)) for _ in range(3))
+    mix = rng.uniform(-1, 1, 2)
+    for image, texture, part in zip((first, second), own_texture, mix, strict=True):
+        amount = rng.uniform(0, 0.12, len(TISSUES)).astype(np.float32)[tissue]
+        image *= 1 + amount * (np.float32(part) * shared + np.float32(np.sqrt(1 - part**2)) * texture)
+    _add_spots(second, tissue, rng, 8)
+    _add_spots(first, tissue, rng, 3)
+    if rng.random() < settings.skull_stripped:
+        mask = _brain(tissue)
+        if mask.mean() > 0.05:
+            first, second = first * mask, second * mask
+    if rng.random() < settings.blurred:
+        second = ndimage.gaussian_filter(second, rng.uniform(0.3, 1.6))
+    if rng.random() < 0.3:
+        first = ndimage.gaussian_filter(first, rng.uniform(0.2, 0.9))
+    if rng.random() < settings.misaligned:
+        first = _misalign(first, rng)
+    if rng.random() < settings.wrong_reference:
+        first = np.roll(first[::-1], rng.integers(10, 60, 2), (0, 1))
+    first, second = (_finish(image, rng, _log_uniform(rng, settings.noise)) for image in (first, second))
+    return Pair(first / first.max(), second / second.max())
+
+
+def _log_uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:
+    return float(np.exp(rng.uniform(*np.log(limits))))

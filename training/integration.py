@@ -1,0 +1,57 @@
+"""F_Int, the multi-stage integration of eq. 7-8: weigh all stage features against each other.
+
+The Gram matrix and the softmax are float32 whatever the precision of the features: the inner products run over millions
+of elements and overflow float16.
+"""
+
+import torch
+from minet_sdk.training.config import Affinity
+from torch import Tensor, nn
+
+COSINE_START_TEMPERATURE = 0.1
+GRAM_FLOOR = 1e-12
+"""Smallest squared norm of a stage: keeps the cosine of an all-zero stage finite."""
+
+
+class MultiStageIntegration(nn.Module):
+    """H = F + S F with S the row softmax of an affinity between the M stage features.
+
+    Affinity modes, all from the Gram matrix G = F F^T:
+        paper: G itself (eq. 7); one-hot at any useful size, see the tests.
+        released: row maximum minus G, with a learnt gain that starts at 0 (the authors' released code).
+        cosine: G_ij / sqrt(G_ii G_jj) over a learnt temperature.
+    """
+
+    def __init__(self, mode: Affinity) -> None:
+        super().__init__()
+        self.mode: Affinity = mode
+        if mode == "released":
+            self.gain = nn.Parameter(torch.zeros(1))
+        if mode == "cosine":
+            self.log_temperature = nn.Parameter(torch.tensor(COSINE_START_TEMPERATURE).log())
+
+    def affinity(self, stages: Tensor) -> Tensor:
+        """S of (N, M, C, H, W): (N, M, M) float32, rows sum to 1."""
+        with torch.autocast(stages.device.type, enabled=False):
+            flat = stages.flatten(2).float()
+            gram = flat @ flat.transpose(1, 2)
+            if self.mode == "cosine":
+                norm = gram.diagonal(dim1=1, dim2=2).clamp(min=GRAM_FLOOR).sqrt()
+                energy = gram / (norm[:, :, None] * norm[:, None, :]) / self.log_temperature.exp()
+            elif self.mode == "released":
+                energy = gram.amax(dim=-1, keepdim=True) - gram
+            else:
+                energy = gram
+            return energy.softmax(dim=-1)
+
+    def mixing(self, stages: Tensor) -> Tensor:
+        """A = I + S (with the gain of `released`): (N, M, M) float32, so that H = A F."""
+        weights = self.affinity(stages)
+        if self.mode == "released":
+            weights = self.gain * weights
+        return torch.eye(weights.shape[-1], device=weights.device, dtype=weights.dtype) + weights
+
+    def forward(self, stages: Tensor) -> Tensor:
+        """(N, M, C, H, W) -> (N, M, C, H, W)."""
+        mixing = self.mixing(stages).to(stages.dtype)
+        return (mixing @ stages.flatten(2)).view_as(stages)
