@@ -1,17 +1,18 @@
 """Two images of one anatomy whose contrast is random: what a network must see to learn edges instead of grey values.
 
-A network trained on two fixed protocols learns the mapping from one grey value to another and fails on real pairs. Here
-tissue values, their correlation, fine structure, texture, one-sided lesions, bias, gamma, sharpness, noise and alignment
-are drawn anew for every pair; true protocols are a minority.
+A network trained on two fixed protocols learns the mapping from one grey value to another and fails on real pairs.
+Here tissue values, their correlation, fine structure, texture, one-sided lesions, bias, gamma, sharpness, noise and
+alignment are drawn anew for every pair; true protocols are a minority.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
+
 from minet_sdk.training.labels import BRAIN, TISSUES, Subject
 from minet_sdk.training.signal import PROTOCOL_PAIRS, signal, tissue_table
-from scipy import ndimage
 
 Image = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
@@ -27,8 +28,14 @@ class ContrastSettings:
     size: int = 256
     """Rows and columns of a slice, cropped or padded."""
 
-    physics: float = 0.15
-    """Part of pairs that follow a clinical protocol (`PROTOCOL_PAIRS`)."""
+    physics: float = 0.2
+    """Part of pairs that follow a clinical protocol (`PROTOCOL_PAIRS`), with no arbitrary gamma and little texture."""
+
+    texture: float = 0.06
+    """Largest standard deviation of the texture inside a tissue, relative."""
+
+    protocol_texture: float = 0.03
+    """The same for pairs that follow a protocol."""
 
     skull_stripped: float = 0.4
     detail: float = 0.7
@@ -40,11 +47,17 @@ class ContrastSettings:
     misaligned: float = 0.3
     """Part of references moved or turned against the target."""
 
-    wrong_reference: float = 0.03
+    wrong_reference: float = 0.02
     """Part of references that show something else."""
 
-    noise: tuple[float, float] = (0.001, 0.025)
+    noise: tuple[float, float] = (0.001, 0.02)
     """Rician noise, standard deviation over the brightest tissue; drawn log-uniformly."""
+
+
+CLINICAL = ContrastSettings(
+    physics=1, skull_stripped=0, blurred=0, misaligned=0, wrong_reference=0, noise=(0.004, 0.01)
+)
+"""What a good pair of clinical series looks like: the physics test set. Lesions in the target alone stay."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,11 @@ class Pair:
 
     reference: Image
     target: Image
+
+
+def _blur(image: npt.NDArray[np.float32], sigma: float) -> Image:
+    """Gaussian blur in float32."""
+    return np.asarray(ndimage.gaussian_filter(image, sigma), dtype=np.float32)
 
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], exponent: float) -> Image:
@@ -76,29 +94,31 @@ def _anatomy(subject: Subject, rng: np.random.Generator, settings: ContrastSetti
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / rng.uniform(0.8, 1.35)
     rows, columns = np.nonzero(slab[thickness // 2])
     middle = np.array([rows.mean(), columns.mean()]) + rng.normal(0, 8, 2)
-    shift = middle - turn @ np.full(2, settings.size / 2)
-    return np.stack(
-        [
-            ndimage.affine_transform(piece, turn, shift, (settings.size, settings.size), order=0, prefilter=False)
-            for piece in slab
-        ]
-    )
+    matrix = np.column_stack([turn, middle - turn @ np.full(2, settings.size / 2)])
+    shape = (settings.size, settings.size)
+    pieces = [ndimage.affine_transform(piece, matrix, output_shape=shape, order=0) for piece in slab]
+    return np.stack(pieces).astype(np.uint8, copy=False)
 
 
-def _tissue_values(rng: np.random.Generator, settings: ContrastSettings) -> tuple[Image, Image]:
-    """Grey value of each tissue in reference and target: two protocols, or two correlated random draws."""
-    if rng.random() < settings.physics:
-        table = tissue_table() * rng.uniform(0.85, 1.15, (len(TISSUES), 4))
-        protocols = PROTOCOL_PAIRS[rng.integers(len(PROTOCOL_PAIRS))]
-        values = [signal(table, protocol) for protocol in protocols]
-        first, second = (value / value.max() for value in values)
-    else:
-        correlation = rng.uniform(-1, 1)
-        first = rng.uniform(0.05, 1, len(TISSUES))
-        alike = first if correlation > 0 else 1.05 - first
-        second = abs(correlation) * alike + (1 - abs(correlation)) * rng.uniform(0.05, 1, len(TISSUES))
+def _protocol_values(rng: np.random.Generator) -> tuple[Image, Image]:
+    """Grey value of each tissue in reference and target under two protocols of one clinic, tissues varied."""
+    table = tissue_table() * rng.uniform(0.85, 1.15, (len(TISSUES), 4))
+    first, second = PROTOCOL_PAIRS[rng.integers(len(PROTOCOL_PAIRS))]
+    return _brightest_one(signal(table, first)), _brightest_one(signal(table, second))
+
+
+def _random_values(rng: np.random.Generator) -> tuple[Image, Image]:
+    """Grey value of each tissue in reference and target: two draws of random correlation, either sign."""
+    correlation = rng.uniform(-1, 1)
+    first = rng.uniform(0.05, 1, len(TISSUES))
+    alike = first if correlation > 0 else 1.05 - first
+    second = abs(correlation) * alike + (1 - abs(correlation)) * rng.uniform(0.05, 1, len(TISSUES))
     first[0] = second[0] = 0
     return first.astype(np.float32), second.astype(np.float32)
+
+
+def _brightest_one(values: npt.NDArray[np.float64]) -> Image:
+    return (values / values.max()).astype(np.float32)
 
 
 def _detail(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Image, Image]:
@@ -129,16 +149,16 @@ def _add_spots(image: Image, tissue: Labels, rng: np.random.Generator, most: int
 def _brain(tissue: Labels) -> Image:
     """Soft mask of the brain and the fluid inside it."""
     inside = ndimage.binary_fill_holes(ndimage.binary_closing(np.isin(tissue, BRAIN), iterations=2))
-    return ndimage.gaussian_filter(np.asarray(inside, dtype=np.float32), 0.5)
+    return _blur(np.asarray(inside, dtype=np.float32), 0.5)
 
 
-def _finish(image: Image, rng: np.random.Generator, noise: float) -> Image:
+def _finish(image: Image, rng: np.random.Generator, noise: float, gamma: float) -> Image:
     """Gamma, bias field and Rician noise."""
-    image = np.clip(image, 0, None) ** rng.uniform(0.7, 1.4)
+    curved = np.clip(image, 0, None) ** gamma
     ramp = [np.linspace(-1, 1, n, dtype=np.float32) * rng.normal(0, 0.15) for n in image.shape]
-    image = image * (1 + ramp[0][:, None] + ramp[1][None] + ramp[0][:, None] * ramp[1][None])
+    biased = curved * (1 + ramp[0][:, None] + ramp[1][None] + ramp[0][:, None] * ramp[1][None])
     real, imaginary = noise * rng.standard_normal((2, *image.shape), dtype=np.float32)
-    return np.hypot(image + real, imaginary).astype(np.float32)
+    return np.hypot(biased + real, imaginary).astype(np.float32)
 
 
 def _misalign(image: Image, rng: np.random.Generator) -> Image:
@@ -146,8 +166,8 @@ def _misalign(image: Image, rng: np.random.Generator) -> Image:
     angle = np.deg2rad(rng.normal(0, 0.4))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     middle = np.array(image.shape) / 2
-    shift = middle - turn @ middle + rng.normal(0, 0.6, 2)
-    return ndimage.affine_transform(image, turn, shift, order=3, mode="nearest").astype(np.float32)
+    matrix = np.column_stack([turn, middle - turn @ middle + rng.normal(0, 0.6, 2)])
+    return ndimage.affine_transform(image, matrix, order=3, mode="nearest").astype(np.float32)
 
 
 def random_pair(subject: Subject, rng: np.random.Generator, settings: ContrastSettings) -> Pair:
@@ -164,18 +184,20 @@ def random_pair(subject: Subject, rng: np.random.Generator, settings: ContrastSe
     slab = _anatomy(subject, rng, settings)
     tissue = slab[len(slab) // 2]
     shape = (settings.size, settings.size)
-    values = _tissue_values(rng, settings)
+    follows_protocol = rng.random() < settings.physics
+    values = _protocol_values(rng) if follows_protocol else _random_values(rng)
     profile = np.exp(-0.5 * ((np.arange(len(slab)) - len(slab) // 2) / rng.uniform(0.4, 1.5)) ** 2)
     profile = (profile / profile.sum()).astype(np.float32)
     edge = float(rng.uniform(0.3, 0.9))
-    first, second = (ndimage.gaussian_filter(np.tensordot(profile, value[slab], axes=1), edge) for value in values)
+    first, second = (_blur(np.tensordot(profile, value[slab], axes=1), edge) for value in values)
     if rng.random() < settings.detail:
         for own, change in zip((first, second), _detail(rng, shape), strict=True):
-            own *= 1 + ndimage.gaussian_filter(change, edge)
+            own *= 1 + _blur(change, edge)
     shared, *own_texture = (_smooth_noise(rng, shape, rng.uniform(0.2, 1.6)) for _ in range(3))
     mix = rng.uniform(-1, 1, 2)
+    strongest = settings.protocol_texture if follows_protocol else settings.texture
     for image, texture, part in zip((first, second), own_texture, mix, strict=True):
-        amount = rng.uniform(0, 0.12, len(TISSUES)).astype(np.float32)[tissue]
+        amount = rng.uniform(0, strongest, len(TISSUES)).astype(np.float32)[tissue]
         image *= 1 + amount * (np.float32(part) * shared + np.float32(np.sqrt(1 - part**2)) * texture)
     _add_spots(second, tissue, rng, 8)
     _add_spots(first, tissue, rng, 3)
@@ -184,14 +206,18 @@ def random_pair(subject: Subject, rng: np.random.Generator, settings: ContrastSe
         if mask.mean() > 0.05:
             first, second = first * mask, second * mask
     if rng.random() < settings.blurred:
-        second = ndimage.gaussian_filter(second, rng.uniform(0.3, 1.6))
+        second = _blur(second, rng.uniform(0.3, 1.6))
     if rng.random() < 0.3:
-        first = ndimage.gaussian_filter(first, rng.uniform(0.2, 0.9))
+        first = _blur(first, rng.uniform(0.2, 0.9))
     if rng.random() < settings.misaligned:
         first = _misalign(first, rng)
     if rng.random() < settings.wrong_reference:
         first = np.roll(first[::-1], rng.integers(10, 60, 2), (0, 1))
-    first, second = (_finish(image, rng, _log_uniform(rng, settings.noise)) for image in (first, second))
+    gammas = (1.0, 1.0) if follows_protocol else tuple(rng.uniform(0.7, 1.4, 2))
+    first, second = (
+        _finish(image, rng, _log_uniform(rng, settings.noise), gamma)
+        for image, gamma in zip((first, second), gammas, strict=True)
+    )
     return Pair(first / first.max(), second / second.max())
 
 
