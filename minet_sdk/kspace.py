@@ -3,7 +3,7 @@
 Everything here lives on the FFT grid: low-resolution sample ``i`` lies exactly on high-resolution sample ``scale * i``.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ import numpy.typing as npt
 from minet_sdk.errors import InputError
 
 Array = npt.NDArray[np.float32]
+Kspace = npt.NDArray[np.complexfloating[Any]]
+"""Complex, in the precision of the image it came from."""
+
 Consistency = Literal["off", "soft", "hard"]
 
 CUBIC_A = -0.5
@@ -20,12 +23,12 @@ SOFT_EDGE = 0.25
 """Part of the measured k-space radius over which soft consistency fades from full to no weight."""
 
 
-def to_kspace(image: npt.NDArray[np.generic]) -> npt.NDArray[np.complex128]:
+def to_kspace(image: npt.NDArray[np.generic]) -> Kspace:
     """Centred orthonormal 2D FFT over the last two axes; DC lands on index ``n // 2``."""
     return np.fft.fftshift(np.fft.fft2(image, norm="ortho"), axes=(-2, -1))
 
 
-def from_kspace(kspace: npt.NDArray[np.complex128]) -> npt.NDArray[np.complex128]:
+def from_kspace(kspace: Kspace) -> Kspace:
     """Inverse of `to_kspace`."""
     return np.fft.ifft2(np.fft.ifftshift(kspace, axes=(-2, -1)), norm="ortho")
 
@@ -71,11 +74,16 @@ def zero_filled(target: npt.NDArray[np.generic], scale: int) -> Array:
     Returns:
         float32 (..., scale * H, scale * W).
     """
+    return np.abs(interpolate(target, scale)).astype(np.float32)
+
+
+def interpolate(target: npt.NDArray[np.generic], scale: int) -> Kspace:
+    """Zero-filled k-space before the magnitude: (..., H, W) -> complex (..., scale * H, scale * W)."""
     measured = to_kspace(target)
     height, width = target.shape[-2:]
     full = np.zeros((*target.shape[:-2], scale * height, scale * width), dtype=np.complex128)
     full[(..., *_centre(full.shape, measured.shape))] = measured
-    return (np.abs(from_kspace(full)) * scale).astype(np.float32)
+    return from_kspace(full) * scale
 
 
 def _cubic_matrix(size: int, scale: int) -> npt.NDArray[np.float64]:
@@ -106,7 +114,7 @@ def bicubic(target: npt.NDArray[np.generic], scale: int) -> Array:
     return (rows @ target.astype(np.float64) @ columns.T).astype(np.float32)
 
 
-def fourier_shift(image: npt.NDArray[np.generic], pixels: float) -> npt.NDArray[np.complex128]:
+def fourier_shift(image: npt.NDArray[np.generic], pixels: float) -> Kspace:
     """Move the content of an image by a fraction of a pixel along both axes (towards higher indices if positive).
 
     A linear phase in k-space: exact for band-limited images, periodic at the borders.
@@ -116,7 +124,7 @@ def fourier_shift(image: npt.NDArray[np.generic], pixels: float) -> npt.NDArray[
         pixels: shift along rows and columns alike.
 
     Returns:
-        complex128 (..., H, W). For a real image take the real part; at even sizes the Nyquist line is split evenly.
+        Complex (..., H, W). For a real image take the real part; at even sizes the Nyquist line is split evenly.
     """
     height, width = image.shape[-2:]
     spectrum = np.fft.fft2(image)
@@ -139,24 +147,48 @@ def _soft_window(height: int, width: int) -> npt.NDArray[np.float64]:
     return np.outer(taper(height), taper(width))
 
 
+def _hard_window(height: int, width: int) -> npt.NDArray[np.float64]:
+    """Weight 1 of each measured k-space sample of a real image.
+
+    The Nyquist lines of an even matrix stand at one end of the spectrum only, so that taking the real part halves
+    what is added there: they count twice.
+    """
+    window = np.ones((height, width))
+    if height % 2 == 0:
+        window[0] = 2
+    if width % 2 == 0:
+        window[:, 0] = 2
+    return window
+
+
 def enforce_consistency(restored: Array, target: npt.NDArray[np.generic], scale: int, mode: Consistency) -> Array:
     """Put the measured centre of k-space back into a restored image.
 
     Args:
-        restored: (..., scale * H, scale * W) float32.
-        target: (..., H, W) the low-resolution image that was measured, same intensity scale.
+        restored: (..., scale * H, scale * W) float32 magnitude.
+        target: (..., H, W) the low-resolution image that was measured, same intensity scale. A complex target lends
+            the restored magnitude its interpolated phase, since k-space is that of the complex image.
         scale: magnification between the two.
-        mode: ``hard`` overwrites every measured sample (right for complex-valued input); ``soft`` fades towards the
-            edge of the measured square, where taking the magnitude has falsified it; ``off`` returns the input.
+        mode: ``hard`` overwrites every measured sample (right for complex targets); ``soft`` fades towards the edge
+            of the measured square, where taking the magnitude has falsified it; ``off`` returns the input.
 
     Returns:
-        float32, shape of ``restored``.
+        float32 magnitude, shape of ``restored``.
     """
     if mode == "off":
         return restored
     measured = to_kspace(target) * scale
-    kspace = to_kspace(restored)
+    is_complex = np.iscomplexobj(target)
+    image: npt.NDArray[np.generic] = restored
+    if is_complex:
+        image = restored * np.exp(1j * np.angle(interpolate(target, scale)))
+    kspace = to_kspace(image)
     centre = (..., *_centre(kspace.shape, measured.shape))
-    weight = _soft_window(*target.shape[-2:]) if mode == "soft" else 1.0
+    height, width = target.shape[-2:]
+    if mode == "soft":
+        weight = _soft_window(height, width)
+    else:
+        weight = np.ones((height, width)) if is_complex else _hard_window(height, width)
     kspace[centre] += weight * (measured - kspace[centre])
-    return from_kspace(kspace).real.astype(np.float32)
+    projected = from_kspace(kspace)
+    return (np.abs(projected) if is_complex else projected.real).astype(np.float32)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from minet_sdk.training.config import MinetConfig
-from minet_sdk.training.model import MINet
 
 from minet_sdk.errors import TrainingError
 from minet_sdk.requirements import require
+from minet_sdk.training.config import MinetConfig
+from minet_sdk.training.model import MINet
 
 Storage = Literal["float32", "float16"]
 
@@ -58,12 +58,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             content = json.loads((file.metadata() or {})["minet"])
+            architecture, record = content["architecture"], content["record"]
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a dict
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise TrainingError(f"{path}: not a minet-sdk checkpoint ({error}); expected a .safetensors file") from error
-    model = MINet(MinetConfig.from_dict(content["architecture"]))
     try:
+        model = MINet(MinetConfig.from_dict(architecture))
         model.load_state_dict(tensors)
+    except TrainingError as error:
+        raise TrainingError(f"{path}: {error}") from error
     except RuntimeError as error:
-        raise TrainingError(f"{path}: weights do not fit the architecture they name: {error}") from error
-    return Checkpoint(model.eval(), content["record"])
+        reason = " ".join(str(error).split())
+        raise TrainingError(f"{path}: weights do not fit the architecture they name: {reason}") from error
+    return Checkpoint(model.eval(), record)

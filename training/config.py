@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from minet_sdk.errors import TrainingError
+from minet_sdk.kernels.reference import Affinity
 
-Affinity = Literal["paper", "released", "cosine"]
 Integration = Literal["affinity", "reduction", "none"]
 Skip = Literal["none", "sinc"]
 

@@ -1,7 +1,9 @@
 """One training run: settings in, a folder with checkpoints, a CSV log and the best network out; resumable."""
 
+import json
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -15,19 +17,23 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader
+
+from minet_sdk import __version__
+from minet_sdk.errors import TrainingError
 from minet_sdk.training.checkpoint import save_checkpoint
 from minet_sdk.training.config import MinetConfig
 from minet_sdk.training.contrast import ContrastSettings
 from minet_sdk.training.labels import SPLITS, read_split
 from minet_sdk.training.module import MinetModule, OptimiserSettings
 from minet_sdk.training.synthetic import Batch, TrainingBatches, WholeSlices
-from torch.utils.data import DataLoader
-
-from minet_sdk import __version__
-from minet_sdk.errors import TrainingError
 
 BEST = "best.safetensors"
 LAST = "last.ckpt"
+SETTINGS = "settings.json"
+
+LOG_EVERY = 50
+"""Most steps between two rows of the log."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +68,22 @@ class TrainingSettings:
             )
 
 
+def _commit() -> str:
+    """The commit of this code, or its release where there is no repository or no git."""
+    release = f"release {__version__}"
+    git = shutil.which("git")
+    if git is None:
+        return release
+    describe = [git, "describe", "--always", "--dirty", "--abbrev=40"]
+    root = Path(__file__).resolve().parent
+    return subprocess.run(describe, cwd=root, capture_output=True, text=True, check=False).stdout.strip() or release
+
+
 def provenance(labels: Path) -> dict[str, Any]:
     """Where a run happens: command, code, versions, data."""
-    root = Path(__file__).resolve().parent
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=root, capture_output=True, text=True, check=False
-    )
     return {
         "command": shlex.join(["minet-sdk", *sys.argv[1:]]),
-        "commit": commit.stdout.strip() or f"release {__version__}",
+        "commit": _commit(),
         "versions": {"minet-sdk": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "data": {"kind": "synthetic, randomised contrast", "labels": labels.name, "splits": SPLITS},
     }
@@ -132,13 +145,34 @@ class _Data(lightning.LightningDataModule):
         return DataLoader(self.slices, batch_size=None, shuffle=False)
 
 
+def _check_same_run(recorded: Path, settings: TrainingSettings) -> None:
+    """A resumed run must be the run that was started: other settings would falsify its record."""
+    before, now = _flat(json.loads(recorded.read_text())), _flat(json.loads(json.dumps(asdict(settings))))
+    changed = [name for name in now if now[name] != before.get(name)]
+    if changed:
+        difference = "; ".join(f"{name} was {before.get(name)}, is now {now[name]}" for name in changed)
+        raise TrainingError(f"{recorded.parent} was started with other settings: {difference}; resume with the same")
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": setting for inner, setting in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
 def fit(settings: TrainingSettings, labels: Path, output: Path, *, resume: bool = False, progress: bool = True) -> Path:
     """Train a network.
 
     Args:
         settings: the run.
         labels: folder of label maps, see `labels.read_split`.
-        output: the run's folder: ``best.safetensors``, ``last.ckpt``, ``log/version_K/metrics.csv``, K counting resumptions.
+        output: the run's folder: ``best.safetensors``, ``last.ckpt``, ``settings.json`` and
+            ``log/version_K/metrics.csv``, K counting resumptions.
         resume: continue from ``last.ckpt``.
         progress: show a progress bar on the terminal.
 
@@ -146,14 +180,20 @@ def fit(settings: TrainingSettings, labels: Path, output: Path, *, resume: bool 
         Path of the best network.
 
     Raises:
-        TrainingError: the folder holds a run and ``resume`` is False, or holds none and it is True.
+        TrainingError: the folder holds a run and ``resume`` is False, or holds none, or one with other settings, and
+            it is True; or label maps are missing.
     """
     last = output / LAST
     if last.exists() and not resume:
         raise TrainingError(f"{output} holds a run already: give --resume to continue it, or another folder")
     if resume and not last.exists():
         raise TrainingError(f"{output} holds no {LAST} to resume from: leave --resume out to start")
+    recorded = output / SETTINGS
+    if resume and recorded.exists():
+        _check_same_run(recorded, settings)
+    data = _Data(settings, labels)
     output.mkdir(parents=True, exist_ok=True)
+    recorded.write_text(json.dumps(asdict(settings), indent=2))
     lightning.seed_everything(settings.seed, verbose=False)
     record = {**provenance(labels), "settings": asdict(settings)}
     module = MinetModule(settings.model, settings.optimiser, settings.seed)
@@ -175,10 +215,10 @@ def fit(settings: TrainingSettings, labels: Path, output: Path, *, resume: bool 
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
             logger=CSVLogger(output, name="log"),
-            log_every_n_steps=50,
+            log_every_n_steps=min(LOG_EVERY, settings.validate_every),
             callbacks=callbacks,
             enable_progress_bar=progress,
             enable_model_summary=False,
         )
-        trainer.fit(module, datamodule=_Data(settings, labels), ckpt_path=last if resume else None)
+        trainer.fit(module, datamodule=data, ckpt_path=last if resume else None)
     return output / BEST

@@ -5,12 +5,9 @@ of elements and overflow float16.
 """
 
 import torch
-from minet_sdk.training.config import Affinity
 from torch import Tensor, nn
 
-COSINE_START_TEMPERATURE = 0.1
-GRAM_FLOOR = 1e-12
-"""Smallest squared norm of a stage: keeps the cosine of an all-zero stage finite."""
+from minet_sdk.kernels.reference import GRAM_FLOOR, START_GAIN, START_TEMPERATURE, Affinity
 
 
 class MultiStageIntegration(nn.Module):
@@ -26,9 +23,9 @@ class MultiStageIntegration(nn.Module):
         super().__init__()
         self.mode: Affinity = mode
         if mode == "released":
-            self.gain = nn.Parameter(torch.zeros(1))
+            self.gain = nn.Parameter(torch.full((1,), START_GAIN))
         if mode == "cosine":
-            self.log_temperature = nn.Parameter(torch.tensor(COSINE_START_TEMPERATURE).log())
+            self.log_temperature = nn.Parameter(torch.tensor(START_TEMPERATURE).log())
 
     def affinity(self, stages: Tensor) -> Tensor:
         """S of (N, M, C, H, W): (N, M, M) float32, rows sum to 1."""

@@ -1,5 +1,6 @@
 """Anatomical label maps as training anatomy: which subject is in which split, which voxel is which tissue."""
 
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -81,20 +82,28 @@ def read_subject(path: Path) -> Subject:
     """Read one label map (NIfTI, FreeSurfer label values) and reduce it to `TISSUES`.
 
     Raises:
-        TrainingError: the file is not a three-dimensional volume of labels.
+        TrainingError: the file is not a three-dimensional volume of labels, or nearly all of it is background.
     """
     nibabel = require("nibabel", "reading label maps")
-    image = nibabel.as_closest_canonical(nibabel.load(path))
-    labels = np.asanyarray(image.dataobj)
-    if labels.ndim != 3:
-        raise TrainingError(f"{path}: a label map has three dimensions, this one has {labels.ndim}")
-    labels = labels.astype(np.int64)
+    try:
+        image = nibabel.as_closest_canonical(nibabel.load(path))
+        volume = np.asanyarray(image.dataobj)
+    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, zlib.error) as error:
+        raise TrainingError(f"{path}: not a readable NIfTI file ({' '.join(str(error).split())})") from error
+    if volume.ndim != 3:
+        raise TrainingError(f"{path}: a label map has three dimensions, this one has {volume.ndim}")
+    labels = volume.astype(np.int64)
+    if labels.min() < 0 or (labels != volume).any():
+        raise TrainingError(f"{path}: a label map holds whole numbers from 0, this volume others; is it an image?")
     table = np.full(int(labels.max()) + 1, TISSUES.index("deep grey"), dtype=np.uint8)
     table[0] = 0
     for tissue, values in _LABELS.items():
         present = [value for value in values if value < len(table)]
         table[present] = TISSUES.index(tissue)
-    return Subject(path.name.removesuffix(".gz").removesuffix(".nii"), table[labels])
+    subject = Subject(path.name.removesuffix(".gz").removesuffix(".nii"), table[labels])
+    if not all(slices.size for slices in subject.useful_slices):
+        raise TrainingError(f"{path}: along some axis no slice is tissue over {LEAST_TISSUE:.0%} of its area; crop it")
+    return subject
 
 
 def read_split(folder: Path, split: Split) -> list[Subject]:

@@ -6,12 +6,12 @@ The reference branch never depends on the target (eq. 1), so `encode_reference` 
 from typing import NamedTuple
 
 import torch
-from minet_sdk.training.config import MinetConfig
-from minet_sdk.training.integration import MultiStageIntegration
-from minet_sdk.training.layers import ChannelSpatialAttention, ResidualGroup, SincUpsampler, Upsampler
 from torch import Tensor, nn
 
 from minet_sdk.errors import InputError
+from minet_sdk.training.config import MinetConfig
+from minet_sdk.training.integration import MultiStageIntegration
+from minet_sdk.training.layers import ChannelSpatialAttention, ResidualGroup, SincUpsampler, Upsampler
 
 
 class Restoration(NamedTuple):

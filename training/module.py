@@ -7,14 +7,14 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from minet_sdk.training.config import MinetConfig
-from minet_sdk.training.model import MINet, Restoration, build
-from minet_sdk.training.synthetic import Batch
 from torch import Tensor
 from torch.nn import functional
 
 from minet_sdk.kspace import zero_filled
 from minet_sdk.measures import psnr, ssim
+from minet_sdk.training.config import MinetConfig
+from minet_sdk.training.model import MINet, Restoration, build
+from minet_sdk.training.synthetic import Batch
 
 PAPER_TARGET_WEIGHT = 0.3
 """Eq. 6 as printed: 0.3 L1(target) + 0.7 L1(reference)."""
@@ -33,7 +33,7 @@ class OptimiserSettings:
     """The cosine ends at this part of the learning rate."""
 
     target_weight: float = 0.7
-    """Weight of L1(target) in eq. 6, the reference has the rest; the paper prints 0.3, a small network gains from 0.7."""
+    """Weight of L1(target) in eq. 6, the reference has the rest. The paper prints 0.3; small networks gain from 0.7."""
 
     clip_norm: float = 1.0
 

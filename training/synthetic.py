@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from minet_sdk.training.contrast import ContrastSettings, Pair, random_pair
-from minet_sdk.training.labels import Split, Subject
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from minet_sdk.kspace import degrade
 from minet_sdk.normalisation import Normalisation
+from minet_sdk.training.contrast import ContrastSettings, Pair, random_pair
+from minet_sdk.training.labels import Split, Subject
 
 PATCHES_PER_SLICE = 2
 LEAST_SIGNAL = 0.02

@@ -1,0 +1,136 @@
+"""Randomised contrast: the same state gives the same pair, and every setting does what its name says."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy import ndimage
+
+from minet_sdk.training.contrast import ContrastSettings, Pair, random_pair
+from minet_sdk.training.labels import TISSUES, Subject
+
+Image = npt.NDArray[np.float32]
+
+PLAIN = ContrastSettings(
+    size=48,
+    physics=0,
+    texture=0,
+    protocol_texture=0,
+    skull_stripped=0,
+    detail=0,
+    blurred=0,
+    misaligned=0,
+    wrong_reference=0,
+    noise=(1e-6, 1.0000001e-6),
+)
+"""Nothing that can be switched off."""
+
+COUNT = 24
+
+FLAT = Subject("one tissue", np.full((48, 48, 48), TISSUES.index("white matter"), dtype=np.uint8))
+
+
+def pairs(subject: Subject, settings: ContrastSettings) -> list[Pair]:
+    return [random_pair(subject, np.random.default_rng((7, index)), settings) for index in range(COUNT)]
+
+
+def average(subject: Subject, settings: ContrastSettings, value: Callable[[Pair], float]) -> float:
+    return float(np.mean([value(pair) for pair in pairs(subject, settings)]))
+
+
+def edges(image: Image) -> npt.NDArray[np.floating]:
+    return ndimage.gaussian_gradient_magnitude(image.astype(np.float64), 1.0)
+
+
+def shared_edges(pair: Pair) -> float:
+    """Correlation of the two contrasts' edge maps."""
+    return float(np.corrcoef(edges(pair.reference).ravel(), edges(pair.target).ravel())[0, 1])
+
+
+def sharpness(image: Image) -> float:
+    """Part of the image's power above half the Nyquist frequency."""
+    power = np.abs(np.fft.fft2(image.astype(np.float64) - image.mean())) ** 2
+    frequency = np.abs(np.fft.fftfreq(image.shape[0]))
+    outside = np.maximum.outer(frequency, frequency) > 0.25
+    return float(power[outside].sum() / power.sum())
+
+
+def test_same_state_same_pair(subject: Subject) -> None:
+    first, again = pairs(subject, ContrastSettings(size=48)), pairs(subject, ContrastSettings(size=48))
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a.reference, b.reference)
+        np.testing.assert_array_equal(a.target, b.target)
+    assert not np.array_equal(first[0].target, first[1].target)
+
+
+def test_pairs_have_the_promised_form(subject: Subject) -> None:
+    for pair in pairs(subject, ContrastSettings(size=64)):
+        for image in (pair.reference, pair.target):
+            assert image.shape == (64, 64)
+            assert image.dtype == np.float32
+            assert image.min() >= 0
+            assert image.max() == 1
+
+
+def test_reference_and_target_share_their_edges(subject: Subject) -> None:
+    """With planted faults: a reference moved by two pixels, and one of another head."""
+    aligned = average(subject, PLAIN, shared_edges)
+    moved = average(subject, PLAIN, lambda pair: shared_edges(replace(pair, reference=np.roll(pair.reference, 2, 0))))
+    wrong = average(subject, replace(PLAIN, wrong_reference=1), shared_edges)
+    assert aligned > 0.6
+    assert moved < aligned - 0.15
+    assert wrong < aligned - 0.3
+
+
+def test_misalignment_is_small(subject: Subject) -> None:
+    aligned = average(subject, PLAIN, shared_edges)
+    misaligned = average(subject, replace(PLAIN, misaligned=1), shared_edges)
+    assert aligned - 0.2 < misaligned < aligned
+
+
+def test_contrasts_correlate_with_both_signs(subject: Subject) -> None:
+    """Grey values inside the head: a network that learns one mapping between them is wrong half of the time."""
+
+    def correlation(pair: Pair) -> float:
+        inside = pair.target > 0.1
+        return float(np.corrcoef(pair.reference[inside], pair.target[inside])[0, 1])
+
+    values = np.array([correlation(pair) for pair in pairs(subject, PLAIN)])
+    assert (values > 0.3).sum() >= 4
+    assert (values < -0.1).sum() >= 4
+
+
+def test_blurred_targets_are_smoother(subject: Subject) -> None:
+    sharp = average(subject, PLAIN, lambda pair: sharpness(pair.target))
+    blurred = average(subject, replace(PLAIN, blurred=1), lambda pair: sharpness(pair.target))
+    assert blurred < 0.75 * sharp
+
+
+@pytest.mark.parametrize("change", [{"detail": 1}, {"texture": 0.1}])
+def test_detail_and_texture_roughen_flat_tissue(change: dict[str, Any]) -> None:
+    def roughness(pair: Pair) -> float:
+        return float(np.median(edges(pair.reference)[16:32, 16:32]))
+
+    assert average(FLAT, replace(PLAIN, **change), roughness) > 1.2 * average(FLAT, PLAIN, roughness)
+
+
+def test_skull_stripping_darkens_everything_but_the_brain(subject: Subject) -> None:
+    def dark(pair: Pair) -> float:
+        return float((pair.target < 0.01).mean())
+
+    assert average(subject, replace(PLAIN, skull_stripped=1), dark) > average(subject, PLAIN, dark) + 0.1
+
+
+@pytest.mark.parametrize("level", [0.01, 0.025])
+def test_noise_is_rician(subject: Subject, level: float) -> None:
+    """In air the magnitude of complex noise is Rayleigh distributed: mean over root mean square is sqrt(pi) / 2."""
+    settings = replace(PLAIN, size=96, noise=(level, 1.0000001 * level))
+    ratios: list[float] = []
+    for pair in pairs(subject, settings):
+        air = pair.target[:12, :12].astype(np.float64)
+        ratios.append(air.mean() / np.sqrt(np.mean(air**2)))
+        assert 0.4 * level < np.sqrt(np.mean(air**2)) < 4 * level
+    assert np.mean(ratios) == pytest.approx(np.sqrt(np.pi) / 2, rel=0.02)
