@@ -1,0 +1,59 @@
+"""One series as a volume: pixels in slice order, on a grid, with the headers that the derived series is made from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from minet_sdk.dicom.geometry import ordered_grid
+from minet_sdk.dicom.header import IDENTIFIERS, quietly, read_dataset
+from minet_sdk.dicom.pixels import decode
+from minet_sdk.dicom.scan import Scan, Series, scan
+from minet_sdk.errors import DicomError
+from minet_sdk.volume import Volume
+
+__all__ = ["DicomVolume", "Scan", "Series", "load", "scan"]
+
+
+@dataclass(frozen=True, eq=False)
+class DicomVolume:
+    """A series that is ready to be processed."""
+
+    volume: Volume
+    """float32 (slices, rows, columns), rescaled, MONOCHROME2 sense; slices in order of position along the normal."""
+
+    datasets: list[Dataset]
+    """One full header per slice, in slice order, without pixel data."""
+
+    series: Series
+
+
+def load(series: Series) -> DicomVolume:
+    """Read and check the images of a series.
+
+    Raises:
+        DicomError: the series is no even stack of classic grey MR images, or a file is damaged; the message says which
+            and what to do.
+    """
+    grid, order = ordered_grid(series)
+    values = np.empty(grid.shape, dtype=np.float32)
+    datasets: list[Dataset] = []
+    images: dict[str, Path] = {}
+    for position, index in enumerate(order):
+        path = series.paths[index]
+        try:
+            dataset = read_dataset(path)
+        except Exception as error:  # pydicom raises whatever a damaged byte leads to
+            raise DicomError(f"{path}: damaged or truncated DICOM file; restore it") from error
+        missing = [keyword for keyword in IDENTIFIERS if not dataset.get(keyword)]
+        if missing:
+            raise DicomError(f"{path}: no {missing[0]}, so that nothing could refer to this image; repair the header")
+        if dataset.SOPInstanceUID in images:
+            raise DicomError(f"{path}: same SOPInstanceUID as {images[dataset.SOPInstanceUID].name}; remove the copy")
+        images[dataset.SOPInstanceUID] = path
+        with quietly():
+            values[position] = decode(dataset, str(path))
+        del dataset.PixelData
+        datasets.append(dataset)
+    return DicomVolume(Volume(values, grid), datasets, series)
