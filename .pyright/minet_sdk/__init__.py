@@ -1,0 +1,1 @@
+../../minet_sdk/__init__.py
