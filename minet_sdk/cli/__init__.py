@@ -4,28 +4,45 @@ import sys
 
 import typer
 
+from minet_sdk import __version__
+from minet_sdk.cli.demo import demo
+from minet_sdk.cli.export import export
+from minet_sdk.cli.inspect import info, models, verify
+from minet_sdk.cli.run import run
 from minet_sdk.cli.train import train
 from minet_sdk.errors import MinetError
+
+COMMANDS = (demo, run, models, info, verify, export, train)
 
 app = typer.Typer(
     name="minet-sdk",
     help="Multi-contrast MRI super-resolution with MINet. Research use only, not a medical device.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(train)
+for command in COMMANDS:
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
 
 
 @app.callback()
-def _common() -> None:
-    """Options of all commands would stand here; the callback keeps `train` a subcommand even while it is alone."""
+def common(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Multi-contrast MRI super-resolution with MINet. Research use only, not a medical device."""
 
 
 def main() -> None:
     """Entry point: a user's error is one line and exit code 1, a bug keeps its traceback."""
     try:
         app()
-    except MinetError as error:
-        print(f"minet-sdk: error: {error}", file=sys.stderr)
+    except (MinetError, OSError) as error:
+        print(f"minet-sdk: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)

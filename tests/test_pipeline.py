@@ -1,0 +1,143 @@
+"""Volumes through the model: right place, nothing lost, every exception visible."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from minet_sdk import Runtime
+from minet_sdk import pipeline as pipeline_module
+from minet_sdk.demo import study_folder
+from minet_sdk.dicom.read import load
+from minet_sdk.dicom.scan import scan
+from minet_sdk.errors import BackendError, InputError
+from minet_sdk.kspace import bicubic, degrade, zero_filled
+from minet_sdk.measures import psnr
+from minet_sdk.pipeline import restore_volume, to_fft_grid
+from minet_sdk.volume import Grid, Volume
+
+Array = NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def study() -> tuple[Volume, Volume]:
+    """Reference and truth: three slices of the bundled pair, cropped."""
+    volumes: list[Volume] = []
+    for name in ("t1", "t2"):
+        whole = load(scan(study_folder() / name).series[0]).volume
+        assert whole.grid is not None
+        values = np.ascontiguousarray(whole.values[9:12, 40:168, 40:168])
+        volumes.append(Volume(values, Grid(values.shape, whole.grid.positions((9, 40, 40)), whole.grid.steps)))  # type: ignore[arg-type]
+    return volumes[0], volumes[1]
+
+
+def coarse(truth: Volume, scale: int) -> Volume:
+    """What a scanner would give: large pixels that cover the small ones, and a header that says so."""
+    assert truth.grid is not None
+    return Volume(degrade(truth.values, scale, offset=(scale - 1) / 2), truth.grid.coarsened(scale))
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Runtime:
+    return Runtime("minet-x2", threads=1)
+
+
+def test_restored_volume_lies_where_the_truth_lies(runtime: Runtime, study: tuple[Volume, Volume]) -> None:
+    reference, truth = study
+    target = coarse(truth, 2)
+    result = restore_volume(runtime, target, reference)
+    assert truth.grid is not None
+    assert result.volume.grid is not None
+    assert result.volume.grid.matches(truth.grid)
+    assert not result.fallbacks
+    assert not result.reference_resampled
+    assert result.note(0) == ""
+    assert psnr(truth.values, result.volume.values) > psnr(truth.values, bicubic(to_fft_grid(target.values, 2), 2)) + 1
+
+
+def test_a_missing_half_pixel_is_noticed(
+    runtime: Runtime, study: tuple[Volume, Volume], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted fault: without the move to the FFT grid the content is half a fine pixel off."""
+    reference, truth = study
+    right = restore_volume(runtime, coarse(truth, 2), reference).volume.values
+    monkeypatch.setattr(pipeline_module, "to_fft_grid", lambda values, scale: values)
+    wrong = restore_volume(runtime, coarse(truth, 2), reference).volume.values
+    assert psnr(truth.values, wrong) < psnr(truth.values, right) - 6
+
+
+def test_the_move_to_the_fft_grid_undoes_the_offset(study: tuple[Volume, Volume]) -> None:
+    """Independent of the model: sinc interpolation of the moved image is the low-pass of the truth."""
+    truth = study[1].values
+    for scale in (2, 4):
+        moved = zero_filled(to_fft_grid(degrade(truth, scale, offset=(scale - 1) / 2), scale), scale)
+        plain = zero_filled(degrade(truth, scale), scale)
+        assert psnr(truth, moved) > psnr(truth, plain) - 0.3
+
+
+def test_reference_on_another_grid_is_resampled_and_said(runtime: Runtime, study: tuple[Volume, Volume]) -> None:
+    reference, truth = study
+    assert reference.grid is not None
+    moved = Grid(reference.grid.shape, reference.grid.origin + 0.4, reference.grid.steps)
+    result = restore_volume(runtime, coarse(truth, 2), Volume(reference.values, moved))
+    assert result.reference_resampled
+    assert "resampled" in result.note(0)
+
+
+def test_slices_without_reference_are_interpolated_and_said(
+    runtime: Runtime, study: tuple[Volume, Volume], caplog: pytest.LogCaptureFixture
+) -> None:
+    reference, truth = study
+    assert reference.grid is not None
+    first = Volume(
+        reference.values[:2], Grid((2, *reference.grid.shape[1:]), reference.grid.origin, reference.grid.steps)
+    )
+    target = coarse(truth, 2)
+    result = restore_volume(runtime, target, first)
+    assert [f.slice for f in result.fallbacks] == [2]
+    assert "covers 0%" in result.fallbacks[0].reason
+    assert result.note(2).startswith("bicubic interpolation instead of the model")
+    np.testing.assert_array_equal(result.volume.values[2], bicubic(to_fft_grid(target.values, 2), 2)[2])
+    assert "slice 2" in caplog.text
+
+
+def test_an_engine_that_fails_loses_no_slice(
+    small_bundle: Path, study: tuple[Volume, Volume], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, truth = study
+    with Runtime(small_bundle, threads=1) as runtime:
+        restore: Callable[..., Array] = Runtime.__call__
+        calls = iter((False, True, False))
+
+        def failing(self: Runtime, *inputs: Array) -> Array:
+            if next(calls):
+                raise BackendError("out of memory")
+            return restore(self, *inputs)
+
+        monkeypatch.setattr(Runtime, "__call__", failing)
+        result = restore_volume(runtime, coarse(truth, 2), reference)
+    assert [(f.slice, f.reason) for f in result.fallbacks] == [(1, "out of memory")]
+    assert np.isfinite(result.volume.values).all()
+
+
+def test_progress_reaches_the_end(runtime: Runtime, study: tuple[Volume, Volume]) -> None:
+    seen: list[tuple[int, int]] = []
+    restore_volume(runtime, coarse(study[1], 2), study[0], lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_what_does_not_go_together_is_refused(runtime: Runtime, study: tuple[Volume, Volume]) -> None:
+    reference, truth = study
+    assert reference.grid is not None
+    target = coarse(truth, 2)
+    with pytest.raises(InputError, match="needs a reference"):
+        restore_volume(runtime, target, None)
+    with pytest.raises(InputError, match="position in space"):
+        restore_volume(runtime, target, Volume(reference.values))
+    with pytest.raises(InputError, match="same region"):
+        far = Grid(reference.grid.shape, reference.grid.origin + 1000, reference.grid.steps)
+        restore_volume(runtime, target, Volume(reference.values, far))
+    with pytest.raises(InputError, match="reference has shape"):
+        restore_volume(runtime, Volume(target.values), Volume(reference.values[:, :-2]))
