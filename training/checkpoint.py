@@ -43,6 +43,7 @@ def save_checkpoint(path: Path, model: MINet, record: dict[str, Any], storage: S
     content = json.dumps({"architecture": model.config.to_dict(), "record": {**record, "storage": storage}})
     temporary = path.with_name(path.name + ".partial")
     save_file(tensors, temporary, metadata={"minet": content})
+    temporary.chmod(0o644)  # safetensors makes files that nobody else may read
     temporary.replace(path)
 
 

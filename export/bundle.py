@@ -1,0 +1,159 @@
+"""Checkpoint in, bundle out: written into a temporary folder, validated there, and only then given its name."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from minet_sdk import __version__
+from minet_sdk.bundle import GOLDEN, MANIFEST, Bundle, Golden, Manifest, Precision, models_folder, open_bundle, sha256
+from minet_sdk.errors import ExportError
+from minet_sdk.export.accuracy import TOLERANCES, detail_level, rms
+from minet_sdk.export.examples import example
+from minet_sdk.export.graphs import GRAPHS, graphs_of
+from minet_sdk.export.onnx_from_torch import onnx_from_torch
+from minet_sdk.export.validate import Check, check_bundle, raise_failures
+from minet_sdk.export.weights import WEIGHTS, SharedWeights
+from minet_sdk.normalisation import Normalisation
+from minet_sdk.training.checkpoint import Checkpoint, load_checkpoint
+from minet_sdk.training.model import MINet
+
+_GOLDEN_SIZE = (24, 20)
+"""H, W of the golden target."""
+
+_OWN_FILES = (MANIFEST, GOLDEN, WEIGHTS, *(f"{graph}.onnx" for graph in GRAPHS))
+
+
+def bundled_checkpoint() -> Path:
+    """The x2 checkpoint that ships with the SDK."""
+    return models_folder() / "minet-x2" / "checkpoint.safetensors"
+
+
+def export_bundle(
+    checkpoint: Path | None,
+    output: Path,
+    precision: Precision = "fp32",
+    name: str | None = None,
+    overwrite: bool = False,
+    report: Callable[[list[Check]], None] | None = None,
+) -> Bundle:
+    """Export a checkpoint and prove that the result computes what PyTorch computes.
+
+    Args:
+        checkpoint: file that `minet-sdk train` wrote; None for the bundled x2 model.
+        output: folder to make; its parent must exist.
+        precision: of weights and features inside the graphs; inputs and outputs are float32 always.
+        name: of the model, in the manifest; the output folder's unless given.
+        overwrite: replace a bundle that is already there; what else lies in its folder, such as a checkpoint or a model
+            card, stays.
+        report: called with the outcome of every validation check, passed or failed.
+
+    Returns:
+        The bundle, opened.
+
+    Raises:
+        ExportError: the output exists or cannot be written, the precision cannot hold the weights, or validation
+            failed; nothing is left behind.
+        TrainingError: the checkpoint cannot be read.
+    """
+    _check_output(output, overwrite)
+    if checkpoint is None:
+        checkpoint = bundled_checkpoint()
+        if not checkpoint.is_file():
+            raise ExportError(
+                f"{checkpoint} is not installed: give the path of a checkpoint that `minet-sdk train` wrote"
+            )
+    trained = load_checkpoint(checkpoint)
+    golden = _golden(trained.model)
+    manifest = _manifest(trained, golden, precision, name or output.name)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    try:
+        temporary.mkdir()
+        write_bundle(trained.model, manifest, golden, temporary)
+        checks = check_bundle(temporary, trained.model)
+        if report is not None:
+            report(checks)
+        raise_failures(checks, output)
+        if output.exists():
+            _copy_companions(output, temporary)
+            shutil.rmtree(output)
+        temporary.rename(output)
+    except OSError as error:
+        raise ExportError(f"{output} cannot be written ({error}): choose another folder with --output") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return open_bundle(output)
+
+
+def write_bundle(network: MINet, manifest: Manifest, golden: Golden, folder: Path) -> None:
+    """Write all files of a bundle into an empty folder, without validating them.
+
+    Args:
+        network: trained network, float32.
+        manifest: without its list of files.
+        golden: what the network makes of an example.
+        folder: exists.
+
+    Raises:
+        ExportError: PyTorch cannot export the network, or the precision cannot hold its weights.
+    """
+    weights = SharedWeights()
+    for graph in graphs_of(network):
+        model = onnx_from_torch(network, graph, manifest)
+        weights.take_from(model)
+        (folder / f"{graph}.onnx").write_bytes(model.SerializeToString())
+    weights.write(folder)
+    golden.save(folder / GOLDEN)
+    files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    (folder / MANIFEST).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    if not output.parent.is_dir():
+        raise ExportError(f"{output.parent} is not a folder: make it first, or choose another --output")
+    if not output.exists():
+        return
+    if not overwrite:
+        raise ExportError(f"{output} exists: choose another --output, or replace it with --overwrite")
+    if not (output / MANIFEST).is_file():
+        raise ExportError(f"{output} exists and is not a bundle, so it is not overwritten: choose another --output")
+
+
+def _copy_companions(old: Path, new: Path) -> None:
+    """Copy what is not part of a bundle: the checkpoint of a bundled model lies in the folder that its export makes."""
+    for path in old.iterdir():
+        if path.name in _OWN_FILES:
+            continue
+        if path.is_dir():
+            shutil.copytree(path, new / path.name, symlinks=True)
+        else:
+            shutil.copy2(path, new / path.name, follow_symlinks=False)
+
+
+def _manifest(trained: Checkpoint, golden: Golden, precision: Precision, name: str) -> Manifest:
+    config = trained.model.config
+    detail = detail_level(trained.model, golden.target, golden.restored)
+    return Manifest(
+        name=name,
+        scale=config.scale,
+        precision=precision,
+        needs_reference=config.reference,
+        affinity=config.affinity if config.integration == "affinity" else "none",
+        golden_tolerance=TOLERANCES[precision].engine * detail / rms(golden.restored),
+        version=__version__,
+        architecture=config.to_dict(),
+        training=trained.record,
+    )
+
+
+def _golden(network: MINet) -> Golden:
+    """What the float32 network makes of a seeded example."""
+    target, reference = example(1, *_GOLDEN_SIZE, network.config.scale, Normalisation())
+    guide = reference if network.config.reference else None
+    with torch.no_grad():
+        restored = network(torch.from_numpy(target), None if guide is None else torch.from_numpy(guide)).restored
+    return Golden(target, np.ascontiguousarray(restored.numpy()), guide)

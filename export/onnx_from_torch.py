@@ -1,0 +1,125 @@
+"""A trained MINet as ONNX: symbolic batch and image size, the same tensor names in every bundle."""
+
+import logging
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor
+
+from minet_sdk.bundle import METADATA_KEY, Graph, Manifest
+from minet_sdk.errors import ExportError
+from minet_sdk.export.graphs import GRAPHS
+from minet_sdk.export.integration import OPSET, integration_function
+from minet_sdk.training.config import MinetConfig
+from minet_sdk.training.model import MINet
+
+INPUTS: dict[Graph, tuple[str, ...]] = {
+    "model": ("target", "reference"),
+    "reference": ("reference",),
+    "target": ("target", "reference_features"),
+}
+OUTPUT: dict[Graph, str] = {"model": "restored", "reference": "reference_features", "target": "restored"}
+
+_EXAMPLE = (2, 12, 10)
+"""N, H, W while tracing: all different, none of them 1, so that PyTorch keeps every one of them symbolic."""
+
+
+def onnx_from_torch(network: MINet, graph: Graph, manifest: Manifest) -> onnx.ModelProto:
+    """Export one graph of a bundle.
+
+    Args:
+        network: trained network, float32.
+        graph: which part of it.
+        manifest: written into the graph's metadata, without its list of files; its precision is that of weights and
+            features inside the graph, inputs and outputs are float32 always.
+
+    Returns:
+        A model with weights inside. Axes are named N, H, W and, for what has the reference's size, ``scale*H``.
+
+    Raises:
+        ExportError: weights that the precision cannot hold, or PyTorch's exporter gives up.
+    """
+    inputs = input_names(network, graph)
+    examples, axes = _tracing_inputs(network.config)
+    module = GRAPHS[graph](network, manifest.precision).eval()
+    with _quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                module,
+                tuple(examples[name] for name in inputs),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=[OUTPUT[graph]],
+                dynamic_shapes=tuple(axes[name] for name in inputs),
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise ExportError(f"PyTorch {torch.__version__} cannot export {graph}.onnx: {error}") from error
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    _strip(model)
+    model.graph.name = f"minet_{graph}"
+    if network.config.integration == "affinity" and graph != "reference":
+        config = network.config
+        model.functions.append(integration_function(config.affinity, config.stage_features, manifest.precision))
+    onnx.helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
+    return model
+
+
+def input_names(network: MINet, graph: Graph) -> tuple[str, ...]:
+    """Inputs of a graph in order."""
+    return INPUTS[graph] if network.config.reference else ("target",)
+
+
+def tensor_shapes(config: MinetConfig) -> dict[str, list[int | str]]:
+    """Shape of every graph input and output as it stands in the file: numbers, and names of the symbolic axes."""
+    height, width = f"{config.scale}*H", f"{config.scale}*W"
+    return {
+        "target": ["N", 1, "H", "W"],
+        "reference": ["N", 1, height, width],
+        "reference_features": ["N", config.stages + 1, config.channels, height, width],
+        "restored": ["N", 1, height, width],
+    }
+
+
+def _tracing_inputs(config: MinetConfig) -> tuple[dict[str, Tensor], dict[str, dict[int, Any]]]:
+    """Example tensors and symbolic axes by input name, both according to `tensor_shapes`."""
+    n, h, w = torch.export.Dim("N"), torch.export.Dim("H"), torch.export.Dim("W")
+    s = config.scale
+    symbols: dict[int | str, Any] = {"N": n, "H": h, "W": w, f"{s}*H": s * h, f"{s}*W": s * w}
+    batch, height, width = _EXAMPLE
+    sizes = {"N": batch, "H": height, "W": width, f"{s}*H": s * height, f"{s}*W": s * width}
+    examples: dict[str, Tensor] = {}
+    axes: dict[str, dict[int, Any]] = {}
+    for name, shape in tensor_shapes(config).items():
+        examples[name] = torch.zeros([sizes[axis] if isinstance(axis, str) else axis for axis in shape])
+        axes[name] = {index: symbols[axis] for index, axis in enumerate(shape) if axis in symbols}
+    return examples, axes
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what the exporter notes about its own work: stack traces with local paths, mostly."""
+    graph = model.graph
+    for item in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Silence what PyTorch's exporter says about itself and about packages that this project does not use."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
+            warnings.filterwarnings("ignore", r".*The axis name: .* will not be used", UserWarning)
+            yield
+    finally:
+        logger.setLevel(level)
