@@ -22,7 +22,7 @@ types: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	tools/system_packages.sh
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 # What no test run waits for: quality of the bundled models on every test set. Needs the label maps: LABELS=folder.
 quality: $(VENV)/.dev

@@ -10,7 +10,7 @@ from minet_sdk.bundle import MANIFEST, Manifest, bundled_names, file_problems, l
 from minet_sdk.errors import BundleError
 
 
-@pytest.fixture()
+@pytest.fixture
 def copy(small_bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small_bundle, tmp_path / "copy"))
 
@@ -50,13 +50,13 @@ def test_one_flipped_bit_is_found(copy: Path, name: str) -> None:
 
 def test_missing_file_is_named(copy: Path) -> None:
     (copy / "reference.onnx").unlink()
-    with pytest.raises(BundleError, match="reference.onnx is missing"):
+    with pytest.raises(BundleError, match=r"reference\.onnx is missing"):
         open_bundle(copy)
 
 
 def test_a_manifest_that_lists_too_little_is_refused(copy: Path) -> None:
     edit(copy, files={})
-    with pytest.raises(BundleError, match="does not list model.onnx"):
+    with pytest.raises(BundleError, match=r"does not list model\.onnx"):
         open_bundle(copy)
 
 

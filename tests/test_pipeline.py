@@ -63,7 +63,11 @@ def test_a_missing_half_pixel_is_noticed(
     """Planted fault: without the move to the FFT grid the content is half a fine pixel off."""
     reference, truth = study
     right = restore_volume(runtime, coarse(truth, 2), reference).volume.values
-    monkeypatch.setattr(pipeline_module, "to_fft_grid", lambda values, scale: values)
+
+    def stay(values: Array, scale: int) -> Array:
+        return values
+
+    monkeypatch.setattr(pipeline_module, "to_fft_grid", stay)
     wrong = restore_volume(runtime, coarse(truth, 2), reference).volume.values
     assert psnr(truth.values, wrong) < psnr(truth.values, right) - 6
 
@@ -136,8 +140,8 @@ def test_what_does_not_go_together_is_refused(runtime: Runtime, study: tuple[Vol
         restore_volume(runtime, target, None)
     with pytest.raises(InputError, match="position in space"):
         restore_volume(runtime, target, Volume(reference.values))
+    far = Grid(reference.grid.shape, reference.grid.origin + 1000, reference.grid.steps)
     with pytest.raises(InputError, match="same region"):
-        far = Grid(reference.grid.shape, reference.grid.origin + 1000, reference.grid.steps)
         restore_volume(runtime, target, Volume(reference.values, far))
     with pytest.raises(InputError, match="reference has shape"):
         restore_volume(runtime, Volume(target.values), Volume(reference.values[:, :-2]))

@@ -1,6 +1,7 @@
 """From files to files: DICOM study, two series, NIfTI and arrays give the same restored image."""
 
 import shutil
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -24,20 +25,19 @@ def open_runtime(name: str) -> Runtime:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
     """A short demonstration: the bundled study with three slices."""
-    monkeypatch = pytest.MonkeyPatch()
-    request.addfinalizer(monkeypatch.undo)
     study = tmp_path_factory.mktemp("study")
     for name in ("t1", "t2"):
         (study / name).mkdir()
         for path in sorted((study_folder() / name).glob("*.dcm"))[8:11]:
             shutil.copy(path, study / name)
-    monkeypatch.setattr("minet_sdk.demo.study_folder", lambda: study)
     output = tmp_path_factory.mktemp("demo")
-    demonstrate(output, open_runtime, picture=True)
-    shutil.copytree(study, output / "study")
-    return output
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("minet_sdk.demo.study_folder", lambda: study)
+        demonstrate(output, open_runtime, picture=True)
+        shutil.copytree(study, output / "study")
+        yield output
 
 
 def test_demo_writes_series_picture_and_figures(demo: Path) -> None:

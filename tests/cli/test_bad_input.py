@@ -40,7 +40,7 @@ def edit(path: Path, **changes: object) -> None:
     dataset.save_as(path)
 
 
-def dicom(spoil: Callable[[Path, Path, Rng], None]) -> Callable[[Path, Rng], list[str]]:
+def dicom(spoil: Callable[[Path, Path, Rng], object]) -> Callable[[Path, Rng], list[str]]:
     """Arguments for a good pair of series that ``spoil`` has made bad."""
 
     def make(folder: Path, rng: Rng) -> list[str]:
@@ -51,7 +51,7 @@ def dicom(spoil: Callable[[Path, Path, Rng], None]) -> Callable[[Path, Rng], lis
     return make
 
 
-def files(target: Callable[[Path, Rng], None], name: str = "target.npy") -> Callable[[Path, Rng], list[str]]:
+def files(target: Callable[[Path, Rng], object], name: str = "target.npy") -> Callable[[Path, Rng], list[str]]:
     """Arguments for a target file that ``target`` writes and a good reference."""
 
     def make(folder: Path, rng: Rng) -> list[str]:
@@ -97,7 +97,7 @@ def alone(folder: Path, rng: Rng) -> list[str]:
 CASES: dict[str, Callable[[Path, Rng], list[str]]] = {
     "truncated file": dicom(lambda target, reference, rng: truncate(victim(target, rng), rng)),
     "truncated reference": dicom(lambda target, reference, rng: truncate(victim(reference, rng), rng)),
-    "wrong modality": dicom(lambda target, reference, rng: [edit(p, Modality="CT") for p in target.iterdir()]),  # type: ignore[misc]
+    "wrong modality": dicom(lambda target, reference, rng: [edit(p, Modality="CT") for p in target.iterdir()]),
     "empty folder": dicom(lambda target, reference, rng: empty(target)),
     "empty reference": dicom(lambda target, reference, rng: empty(reference)),
     "text files": dicom(lambda target, reference, rng: fill(target, b"not an image\n" * int(rng.integers(1, 99)))),
@@ -113,7 +113,7 @@ CASES: dict[str, Callable[[Path, Rng], list[str]]] = {
     "unknown model": lambda folder, rng: [*dicom(lambda *_: None)(folder, rng), "--model", "minet-x3"],
     "folder and file": lambda folder, rng: [*files(lambda p, r: np.save(p, np.ones((2, 32, 32))))(folder, rng)[:3],
                                             str(series(folder / "reference", "t1"))],
-    "random bytes as npy": files(lambda path, rng: path.write_bytes(rng.bytes(300)) and None),
+    "random bytes as npy": files(lambda path, rng: path.write_bytes(rng.bytes(300))),
     "pickled objects": files(lambda path, rng: np.save(path, np.array([{}, None], object), allow_pickle=True)),
     "four dimensions": files(lambda path, rng: np.save(path, np.ones((1, 2, 32, 32)))),
     "one dimension": files(lambda path, rng: np.save(path, np.ones(int(rng.integers(1, 99))))),
@@ -122,9 +122,9 @@ CASES: dict[str, Callable[[Path, Rng], list[str]]] = {
     "wrong number of slices": files(lambda path, rng: np.save(path, np.ones((3, 32, 32)))),
     "too small": files(lambda path, rng: np.save(path, np.ones((2, 3, 3)))),
     "text as npy": files(lambda path, rng: np.save(path, np.full((2, 32, 32), "a"))),
-    "random bytes as nifti": files(lambda path, rng: path.write_bytes(rng.bytes(400)) and None, "target.nii"),
-    "zero bytes as nifti": files(lambda path, rng: path.write_bytes(b"") and None, "target.nii.gz"),
-    "another kind of file": files(lambda path, rng: path.write_text("hello") and None, "target.txt"),
+    "random bytes as nifti": files(lambda path, rng: path.write_bytes(rng.bytes(400)), "target.nii"),
+    "zero bytes as nifti": files(lambda path, rng: path.write_bytes(b""), "target.nii.gz"),
+    "another kind of file": files(lambda path, rng: path.write_text("hello"), "target.txt"),
 }  # fmt: skip
 
 

@@ -1,0 +1,46 @@
+"""The README's figures are those of the committed JSON, and of the models that are bundled."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from minet_sdk.bundle import open_bundle
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def readme() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("readme", ROOT / "benchmarks" / "readme.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tables_are_those_of_the_json(readme: ModuleType) -> None:
+    text, report = readme.README.read_text(encoding="utf-8"), json.loads(readme.QUALITY.read_text())
+    assert readme.with_table(text, report) == text
+
+
+def test_figures_are_those_of_the_bundled_models(readme: ModuleType) -> None:
+    report = json.loads(readme.QUALITY.read_text())
+    for scale, sha in report["models"].items():
+        assert open_bundle(f"minet-{scale}").sha256 == sha
+
+
+def test_bundled_models_keep_their_promise(readme: ModuleType) -> None:
+    """At least 2 dB over zero-filled at x4, 1 dB at x2 on synthetic subjects and no loss at x2 on the real pair."""
+    results = json.loads(readme.QUALITY.read_text())["results"]
+    for scale, least in (("x2", 1.0), ("x4", 2.0)):
+        for name, by_method in results[scale].items():
+            gain = by_method["MINet, soft"]["gain_db"]
+            if name.startswith("synthetic, clinical"):
+                assert gain >= least, name
+            if name.startswith("real"):
+                assert gain >= (0 if scale == "x2" else least), name
+            assert by_method["MINet over single-contrast"]["gain_db_interval"][0] > 0, name

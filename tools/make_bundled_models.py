@@ -1,0 +1,123 @@
+"""Make the bundled models from finished training runs, with their model cards.
+
+    python tools/make_bundled_models.py RUN_X2 RUN_X4 --single RUN_X2_SINGLE RUN_X4_SINGLE
+
+Weights are rounded to float16 first, so that checkpoint and graphs hold the same numbers.
+"""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from minet_sdk.bundle import models_folder
+from minet_sdk.export.bundle import export_bundle
+from minet_sdk.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+
+BEST = "best.safetensors"
+SINGLE_CHECKPOINTS = Path(__file__).resolve().parent.parent / "benchmarks" / "checkpoints"
+
+CARD = """# {name}
+
+MINet (Feng et al., MICCAI 2021), preset `small`: {parameters:,} parameters, {stages} stages of {blocks} blocks,
+{channels} channels, {affinity} affinity. Restores a target contrast at {scale} times the resolution, guided by a
+reference contrast that was acquired at the full resolution.
+
+## Intended use
+Research. **Not a medical device**: not for diagnosis, treatment or any clinical decision.
+Input: magnitude (or complex) MR slices of a head, in-plane low resolution as the centre of k-space, and a reference
+of the same anatomy on the restored grid. Any intensity scale.
+
+## Training
+- data: synthetic pairs in randomised contrast, made on the fly from the label maps of ten heads (subjects 01-10 of the
+  SynthSeg training label maps, Apache-2.0); one fifth of the pairs follows clinical protocols. No real image was seen.
+- selection: best validation gain on subjects 11-13, at step {step}.
+- command: `{command}`
+- seed {seed}, commit {commit}, {versions}
+- weights are stored as float16.{note}
+
+| step | seconds | validation PSNR dB | SSIM | gain over zero-filled dB |
+|---|---|---|---|---|
+{curve}
+
+## Quality
+Measured on test subjects 14-16 and on the real ICBM152 pair: `benchmarks/results/quality.json`, made by
+`make quality`; the README shows its table.
+
+## Known limits
+- Trained on heads at about 1 mm; other anatomy, other resolutions and strong artefacts were not tested.
+- What the reference does not show and the low resolution does not hold cannot be restored; what only the reference
+  shows may leave traces. A misplaced or wrong reference lowers quality.
+- Anatomy came from label maps of ten subjects. Rare pathology is represented by random spots only.
+"""
+
+
+def parameters(checkpoint: Checkpoint) -> int:
+    """Weights that inference uses: without the reference head, which only training has."""
+    return sum(
+        value.numel()
+        for name, value in checkpoint.model.named_parameters()
+        if not name.startswith(("reference_tail", "reference_attention"))
+    )
+
+
+def card(name: str, checkpoint: Checkpoint) -> str:
+    """Text of MODEL_CARD.md."""
+    record: dict[str, Any] = checkpoint.record
+    config = checkpoint.model.config
+    curve = "\n".join(
+        f"| {p['step']} | {p['seconds']:.0f} | {p['psnr']:.2f} | {p['ssim']:.4f} | {p['gain_db']:+.2f} |"
+        for p in record["curve"]
+    )
+    return CARD.format(
+        name=name,
+        parameters=parameters(checkpoint),
+        stages=config.stages,
+        blocks=config.blocks,
+        channels=config.channels,
+        affinity=config.affinity,
+        scale=config.scale,
+        step=record["selected_step"],
+        command=record["command"],
+        seed=record["settings"]["seed"],
+        commit=record["commit"],
+        versions=", ".join(f"{key} {value}" for key, value in record["versions"].items()),
+        curve=curve,
+        note=f"\n- note: {record['note']}" if record["note"] else "",
+    )
+
+
+def store(run: Path, path: Path, note: str) -> Checkpoint:
+    """Copy a run's best network to ``path`` with float16 weights and a note; returns it as read back."""
+    best = load_checkpoint(run / BEST)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(path, best.model, {**best.record, "note": note}, storage="float16")
+    return load_checkpoint(path)
+
+
+def main() -> None:
+    """Make every model that was named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs with a reference")
+    parser.add_argument("--single", nargs="*", type=Path, default=[], help="folders of runs without one")
+    parser.add_argument("--note", default="", help="what the record of the runs does not tell")
+    arguments = parser.parse_args()
+    for run in arguments.runs:
+        with tempfile.TemporaryDirectory() as folder:
+            stored = Path(folder) / "checkpoint.safetensors"
+            checkpoint = store(run, stored, arguments.note)
+            name = f"minet-x{checkpoint.model.config.scale}"
+            bundle = export_bundle(stored, models_folder() / name, name=name, overwrite=True)
+            shutil.copy(stored, bundle.location / stored.name)
+        (bundle.location / "MODEL_CARD.md").write_text(card(name, checkpoint), encoding="utf-8")
+        print(f"{name}: {bundle.sha256}")
+    for run in arguments.single:
+        checkpoint = load_checkpoint(run / BEST)
+        path = SINGLE_CHECKPOINTS / f"minet-x{checkpoint.model.config.scale}-single.safetensors"
+        store(run, path, "")
+        print(path.name)
+
+
+if __name__ == "__main__":
+    main()
