@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 SOURCES := minet_sdk export kernels training benchmarks tools tests
 
-.PHONY: demo test lint types unit packaging quality models wheel clean
+.PHONY: demo test lint types unit quality wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/minet-sdk demo --output out/demo --overwrite
