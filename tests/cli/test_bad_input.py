@@ -94,6 +94,8 @@ def alone(folder: Path, rng: Rng) -> list[str]:
     return [str(series(folder / "study", "t2"))]
 
 
+GOOD = dicom(lambda target, reference, rng: None)
+
 CASES: dict[str, Callable[[Path, Rng], list[str]]] = {
     "truncated file": dicom(lambda target, reference, rng: truncate(victim(target, rng), rng)),
     "truncated reference": dicom(lambda target, reference, rng: truncate(victim(reference, rng), rng)),
@@ -110,7 +112,7 @@ CASES: dict[str, Callable[[Path, Rng], list[str]]] = {
     "no second series": alone,
     "missing path": lambda folder, rng: ["--target", str(folder / "nowhere"), "--reference", str(folder)],
     "no input": lambda folder, rng: [],
-    "unknown model": lambda folder, rng: [*dicom(lambda *_: None)(folder, rng), "--model", "minet-x3"],
+    "unknown model": lambda folder, rng: [*GOOD(folder, rng), "--model", "minet-x3"],
     "folder and file": lambda folder, rng: [*files(lambda p, r: np.save(p, np.ones((2, 32, 32))))(folder, rng)[:3],
                                             str(series(folder / "reference", "t1"))],
     "random bytes as npy": files(lambda path, rng: path.write_bytes(rng.bytes(300))),
