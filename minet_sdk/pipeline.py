@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minet_sdk.errors import BackendError, InputError
-from minet_sdk.kspace import bicubic, fourier_shift
+from minet_sdk.kspace import Consistency, bicubic, fourier_shift
 from minet_sdk.resample import resample
 from minet_sdk.runtime import Runtime
 from minet_sdk.volume import Volume
@@ -48,6 +48,9 @@ class RestoredVolume:
     fallbacks: tuple[Fallback, ...]
     reference_resampled: bool
     """Whether the reference had to be brought onto the restored grid."""
+
+    consistency: Consistency
+    """What was done with the measured k-space."""
 
     def note(self, index: int) -> str:
         """What a reader of slice ``index`` must know; empty if the model restored it from an untouched reference."""
@@ -130,4 +133,4 @@ def restore_volume(
             fallbacks.append(Fallback(index, reason))
             _log.warning("slice %d: %s instead of the model: %s", index, fallbacks[-1].method, reason)
         progress(index + 1, len(low))
-    return RestoredVolume(Volume(restored, grid), tuple(fallbacks), resampled)
+    return RestoredVolume(Volume(restored, grid), tuple(fallbacks), resampled, runtime.consistency_for(low))

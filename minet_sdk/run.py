@@ -216,7 +216,7 @@ def _restore_series(
             scale=runtime.scale,
             model_name=info.model,
             model_sha256=info.model_sha256,
-            settings={"consistency": info.consistency, "precision": info.precision, "backend": info.backend},
+            settings={"consistency": result.consistency, "precision": info.precision, "backend": info.backend},
             target_contrast=_contrast(target),
             reference_contrast="" if reference is None else _contrast(reference),
         )
@@ -282,7 +282,7 @@ def _summary(
         model_sha256=info.model_sha256,
         backend=info.backend,
         precision=info.precision,
-        consistency=info.consistency,
+        consistency=result.consistency,
         pairing=pairing,
         skipped=skipped,
         reference_resampled=result.reference_resampled,

@@ -18,7 +18,7 @@ from minet_sdk.backends import AUTO, choose, make_runner
 from minet_sdk.backends.base import RunnerOptions
 from minet_sdk.bundle import Bundle
 from minet_sdk.errors import BackendError, InputError
-from minet_sdk.kspace import enforce_consistency
+from minet_sdk.kspace import Consistency, enforce_consistency
 
 Array = npt.NDArray[np.float32]
 AnyArray = npt.NDArray[Any]
@@ -176,6 +176,12 @@ class Runtime:
             versions={"minet-sdk": __version__, "engine": self._runner.version, "numpy": np.__version__},
         )
 
+    def consistency_for(self, target: AnyArray) -> Consistency:
+        """What is done with the measured k-space of ``target``; settles ``auto``."""
+        if self._consistency != "auto":
+            return self._consistency
+        return "hard" if np.iscomplexobj(target) else "soft"
+
     def stats(self) -> Stats:
         """Latencies so far (the last `LATENCIES_KEPT` slices)."""
         with self._lock:
@@ -318,18 +324,11 @@ class Runtime:
             raise BackendError(
                 f"{self._choice.spec.name} gave values that are not finite for a finite input: do not use this engine"
             )
-        restored = self._project(restored, target)
+        restored = enforce_consistency(restored, target, self.scale, self.consistency_for(target))
         with self._lock:
             self._restore_times.append(time.perf_counter() - started)
             self._restored += 1
         return restored
-
-    def _project(self, restored: Array, target: AnyArray) -> Array:
-        """k-space consistency; a complex target lends the restored magnitude its interpolated phase."""
-        mode = self._consistency
-        if mode == "auto":
-            mode = "hard" if np.iscomplexobj(target) else "soft"
-        return enforce_consistency(restored, target, self.scale, mode)
 
     def _check_golden(self) -> float | None:
         """Run the golden vector, which also warms the engine up; refuse an engine that is off."""

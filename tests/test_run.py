@@ -51,6 +51,7 @@ def test_demo_writes_series_picture_and_figures(demo: Path) -> None:
         header = restored.datasets[0]
         assert list(header.ImageType)[:2] == ["DERIVED", "SECONDARY"]
         assert "research use only" in header.DerivationDescription
+        assert "consistency soft" in header.DerivationDescription
         assert f"MINet AI super-resolution x{scale} of T2 guided by T1" in header.DerivationDescription
 
 
@@ -63,6 +64,7 @@ def test_study_and_two_series_give_the_same_files(demo: Path, tmp_path: Path) ->
     assert "T2 target" in summary.pairing
     assert "T1 reference" in summary.pairing
     assert summary.model == "minet-x2"
+    assert summary.consistency == "soft"
     assert summary.skipped
     assert summary.skipped[0].startswith("notes.txt")
     for ours, theirs in zip(
