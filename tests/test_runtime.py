@@ -1,6 +1,7 @@
 """The inference API: same bits every way it can be called, and clear errors for everything it cannot do."""
 
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from minet_sdk import Runtime
-from minet_sdk.bundle import GOLDEN, MANIFEST, Golden, sha256
+from minet_sdk.bundle import GOLDEN, MANIFEST, Bundle, Golden, sha256
 from minet_sdk.errors import BackendError, BundleError, InputError
 from minet_sdk.kspace import degrade, enforce_consistency
 from minet_sdk.normalisation import Normalisation
@@ -168,8 +169,10 @@ def test_prepare_refuses_what_no_target_could_fit(runtime: Runtime) -> None:
         runtime.prepare(np.zeros((41, 40)))
 
 
-def test_prepared_by_another_model_is_refused(runtime: Runtime, make_bundle: object, pair: tuple[Array, Array]) -> None:
-    other = make_bundle(scale=2, affinity="paper")  # type: ignore[operator]
+def test_prepared_by_another_model_is_refused(
+    runtime: Runtime, make_bundle: Callable[..., Bundle], pair: tuple[Array, Array]
+) -> None:
+    other = make_bundle(scale=2, affinity="paper")
     with Runtime(other.location) as stranger, pytest.raises(InputError, match="another model"):
         runtime(pair[0], stranger.prepare(pair[1]))
 
@@ -179,8 +182,8 @@ def test_large_slices_are_refused_before_they_take_memory(small_bundle: Path) ->
         runtime(np.zeros((24, 20)), np.zeros((48, 40)))
 
 
-def test_single_contrast_models_take_no_reference(make_bundle: object) -> None:
-    bundle = make_bundle(scale=2, reference=False)  # type: ignore[operator]
+def test_single_contrast_models_take_no_reference(make_bundle: Callable[..., Bundle]) -> None:
+    bundle = make_bundle(scale=2, reference=False)
     with Runtime(bundle.location) as runtime:
         assert runtime(phantom(2, 20, 24)).shape == (2, 40, 48)
         with pytest.raises(InputError, match="takes no reference"):
@@ -234,6 +237,8 @@ def test_info_and_stats_tell_what_happened(small_bundle: Path, pair: tuple[Array
     assert info.golden_error is not None
     assert info.golden_error < 1e-4
     assert info.versions["engine"].startswith("onnxruntime ")
+    assert info.peak_memory_mib is not None
+    assert 20 < info.peak_memory_mib < 20_000
 
 
 def test_auto_says_what_it_passed_over(runtime: Runtime) -> None:
