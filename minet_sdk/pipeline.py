@@ -131,6 +131,8 @@ def restore_volume(
         if reason:
             restored[index] = bicubic(piece, scale)
             fallbacks.append(Fallback(index, reason))
-            _log.warning("slice %d: %s instead of the model: %s", index, fallbacks[-1].method, reason)
+            _log.warning(
+                "slice %d of %d: %s instead of the model: %s", index + 1, len(low), fallbacks[-1].method, reason
+            )
         progress(index + 1, len(low))
     return RestoredVolume(Volume(restored, grid), tuple(fallbacks), resampled, runtime.consistency_for(low))

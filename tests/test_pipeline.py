@@ -104,7 +104,7 @@ def test_slices_without_reference_are_interpolated_and_said(
     assert "covers 0%" in result.fallbacks[0].reason
     assert result.note(2).startswith("bicubic interpolation instead of the model")
     np.testing.assert_array_equal(result.volume.values[2], bicubic(to_fft_grid(target.values, 2), 2)[2])
-    assert "slice 2" in caplog.text
+    assert "slice 3 of 3: bicubic interpolation instead of the model" in caplog.text
 
 
 def test_an_engine_that_fails_loses_no_slice(
