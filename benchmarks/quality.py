@@ -1,9 +1,10 @@
 """Image quality of the bundled models against interpolation and against their own single-contrast variants.
 
-    python benchmarks/quality.py --labels FOLDER --output benchmarks/results/quality.json
+    python benchmarks/quality.py --labels FOLDER --output benchmarks/results/quality.json [--pair NAME REF TARGET ...]
 
-Test sets: slices synthesised from the test subjects 14-16, under clinical protocols and under random contrast, and the
-real T1/T2 pair of the bundled study, which no training sees. Every slice is one sample; differences are paired.
+Test sets: slices synthesised from the test subjects 14-16, under clinical protocols and under random contrast, the real
+T1/T2 pair of the bundled study, which no training sees, and any real pairs that are given as image files. Every slice
+is one sample; differences are paired.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from minet_sdk.dicom.scan import scan
 from minet_sdk.export.bundle import export_bundle
 from minet_sdk.kspace import Consistency, bicubic, degrade, enforce_consistency, zero_filled
 from minet_sdk.measures import measure
+from minet_sdk.requirements import require
 from minet_sdk.training.contrast import CLINICAL, ContrastSettings, random_pair
 from minet_sdk.training.labels import read_split
 
@@ -33,6 +35,7 @@ CHECKPOINTS = Path(__file__).parent / "checkpoints"
 TEST_SEED = 2
 BASELINE = "zero-filled"
 RESAMPLES = 10_000
+FEWEST_FOR_INTERVAL = 10
 SCALES = (2, 4)
 
 
@@ -70,8 +73,25 @@ def study_set() -> TestSet:
     return TestSet(reference, truth, ["ICBM152"] * len(truth))
 
 
-def interval(differences: npt.NDArray[np.float64]) -> list[float]:
-    """95 % bootstrap interval of the mean over slices."""
+def read_pairs(pairs: list[tuple[str, str, str]]) -> dict[str, TestSet]:
+    """Test sets by name, from image files of one size a set; cropped to multiples of 4."""
+    imread = require("matplotlib.image", "reading image files").imread
+    sets: dict[str, list[tuple[Array, Array]]] = defaultdict(list)
+    for name, *paths in pairs:
+        images = [np.asarray(imread(path), np.float32) for path in paths]
+        grey = [image if image.ndim == 2 else image[..., 0] for image in images]
+        rows, columns = (size // 4 * 4 for size in grey[0].shape)
+        sets[name].append((grey[0][:rows, :columns], grey[1][:rows, :columns]))
+    return {
+        name: TestSet(np.stack([r for r, _ in rows]), np.stack([t for _, t in rows]), [name] * len(rows))
+        for name, rows in sets.items()
+    }
+
+
+def interval(differences: npt.NDArray[np.float64]) -> list[float] | None:
+    """95 % bootstrap interval of the mean over slices; None for too few to say anything."""
+    if len(differences) < FEWEST_FOR_INTERVAL:
+        return None
     rng = np.random.default_rng(0)
     picks = rng.integers(len(differences), size=(RESAMPLES, len(differences)))
     return [round(float(v), 3) for v in np.percentile(differences[picks].mean(axis=1), (2.5, 97.5))]
@@ -117,12 +137,21 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, required=True, help="folder with the label maps")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--slices", type=int, default=16, help="synthetic slices per subject")
+    parser.add_argument(
+        "--pair",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("NAME", "REFERENCE", "TARGET"),
+        help="a real slice in two contrasts, aligned; pairs of one NAME are one test set",
+    )
     arguments = parser.parse_args()
     labels, count = arguments.labels, arguments.slices
     sets = {
         "synthetic, clinical protocols (subjects 14-16)": synthetic_set(labels, CLINICAL, count),
         "synthetic, random contrast (subjects 14-16)": synthetic_set(labels, ContrastSettings(), count),
         "real, ICBM152 T1 to T2": study_set(),
+        **read_pairs(arguments.pair),
     }
     report: dict[str, Any] = {
         "what": "mean over slices; gain is paired against zero-filled k-space, with its 95 % bootstrap interval",
@@ -148,9 +177,8 @@ def main() -> None:
         for name, by_method in by_set.items():
             print(f"{scale}  {name}")
             for method, values in by_method.items():
-                low, high = values["gain_db_interval"]
                 psnr = f"{values['psnr']:6.2f} dB  " if "psnr" in values else " " * 11
-                print(f"    {method:28s} {psnr} gain {values['gain_db']:+.2f} [{low:+.2f}, {high:+.2f}]")
+                print(f"    {method:28s} {psnr} gain {values['gain_db']:+.2f} {values['gain_db_interval'] or ''}")
 
 
 if __name__ == "__main__":

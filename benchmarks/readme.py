@@ -38,8 +38,11 @@ def _cell(values: dict[str, Any], method: str) -> str:
 
 
 def _gain(values: dict[str, Any]) -> str:
+    gain = f"{values['gain_db']:+.2f} dB"
+    if values["gain_db_interval"] is None:
+        return gain
     low, high = values["gain_db_interval"]
-    return f"{values['gain_db']:+.2f} dB ({low:+.2f} to {high:+.2f})"
+    return f"{gain} ({low:+.2f} to {high:+.2f})"
 
 
 def with_table(readme: str, report: dict[str, Any]) -> str:

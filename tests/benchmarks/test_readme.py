@@ -34,13 +34,15 @@ def test_figures_are_those_of_the_bundled_models(readme: ModuleType) -> None:
 
 
 def test_bundled_models_keep_their_promise(readme: ModuleType) -> None:
-    """At least 2 dB over zero-filled at x4, 1 dB at x2 on synthetic subjects and no loss at x2 on the real pair."""
+    """At least 2 dB over zero-filled at x4, 1 dB at x2 on synthetic subjects and no loss at x2 on the bundled pair."""
     results = json.loads(readme.QUALITY.read_text())["results"]
     for scale, least in (("x2", 1.0), ("x4", 2.0)):
         for name, by_method in results[scale].items():
             gain = by_method["MINet, soft"]["gain_db"]
             if name.startswith("synthetic, clinical"):
                 assert gain >= least, name
-            if name.startswith("real"):
+            if name.startswith("real, ICBM152"):
                 assert gain >= (0 if scale == "x2" else least), name
-            assert by_method["MINet over single-contrast"]["gain_db_interval"][0] > 0, name
+            guided = by_method["MINet over single-contrast"]
+            assert guided["gain_db"] > 0, name
+            assert guided["gain_db_interval"] is None or guided["gain_db_interval"][0] > 0, name
