@@ -13,7 +13,7 @@ from onnx.external_data_helper import load_external_data_for_model
 from torch import Tensor
 
 from minet_sdk.bundle import MANIFEST, METADATA_KEY, Bundle, Graph, Manifest, file_problems
-from minet_sdk.errors import ExportError
+from minet_sdk.errors import ExportError, first_line
 from minet_sdk.export.accuracy import TOLERANCES, detail_level, difference, rms
 from minet_sdk.export.examples import Example, example
 from minet_sdk.export.graphs import ModelGraph, graphs_of
@@ -117,7 +117,7 @@ def _check_form(folder: Path, graph: Graph, network: MINet, manifest: Manifest) 
     try:
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        return [Check(path.name, "ONNX rules", _first_line(error), False)]
+        return [Check(path.name, "ONNX rules", first_line(error), False)]
     checks = [Check(path.name, "ONNX rules", "kept", True)]
 
     def expect(question: str, found: object, expected: object) -> None:
@@ -155,7 +155,7 @@ def _check_values(folder: Path, network: MINet, manifest: Manifest) -> list[Chec
         try:
             runs[graph] = _session(folder / f"{graph}.onnx")
         except _runtime_errors() as error:
-            checks.append(Check(f"{graph}.onnx", "opens in ONNX Runtime", _first_line(error), False))
+            checks.append(Check(f"{graph}.onnx", "opens in ONNX Runtime", first_line(error), False))
 
     def compare(subject: str, question: str, compute: Callable[[_Case], Array], output: str = "restored") -> None:
         """One check over all cases."""
@@ -165,7 +165,7 @@ def _check_values(folder: Path, network: MINet, manifest: Manifest) -> list[Chec
             try:
                 result = compute(case)
             except (RuntimeError, *_runtime_errors()) as error:
-                faults.append(f"fails on {case.name}: {_first_line(error)}")
+                faults.append(f"fails on {case.name}: {first_line(error)}")
                 continue
             if result.shape == expected.shape:
                 worst = max(worst, difference(result, expected) / level)
@@ -194,7 +194,7 @@ def _check_bits(runs: dict[Graph, Callable[[dict[str, Array]], Array]], cases: l
             one = runs["model"](case.feed())
             two = runs["target"]({**case.feed(), "reference_features": runs["reference"](case.feed())})
         except _runtime_errors() as error:
-            return Check(subject, question, _first_line(error), False, measured=True)
+            return Check(subject, question, first_line(error), False, measured=True)
         if not np.array_equal(one, two):
             different.append(case.name)
     answer = f"differ on {', '.join(different)}" if different else "equal"
@@ -260,7 +260,3 @@ def _reference_head(model: onnx.ModelProto, network: MINet, manifest: Manifest) 
     dtype = DTYPES[manifest.precision]
     present = {onnx.numpy_helper.to_array(tensor).tobytes() for tensor in model.graph.initializer}
     return [name for name, weight in unwanted.items() if weight.detach().to(dtype).numpy().tobytes() in present]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from minet_sdk.atomic import replacing
 from minet_sdk.dicom.read import DicomVolume, load
 from minet_sdk.dicom.scan import scan
 from minet_sdk.dicom.uids import hashed_uid
@@ -79,9 +80,8 @@ def demonstrate(
         _compare(output, scale, reference, truth, open_runtime, overwrite, picture, progress) for scale in SCALES
     ]
     report = {"data": DATA, "scales": {f"x{c.scale}": _report(c) for c in comparisons}}
-    temporary = output / "comparison.json.partial"
-    temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(output / "comparison.json")
+    with replacing(output / "comparison.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return comparisons
 
 

@@ -38,3 +38,8 @@ class ExportError(MinetError):
 
 class TrainingError(MinetError):
     """Training data, settings or a checkpoint are unusable."""
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says, short enough for the end of a one-line message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

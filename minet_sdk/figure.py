@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from minet_sdk.atomic import replacing
 from minet_sdk.requirements import require
 
 Array = npt.NDArray[np.float32]
@@ -83,6 +84,5 @@ def draw_comparison(path: Path, panels: list[Panel], truth: Array, baseline: Arr
         bar.set_label("absolute error, % of window", color="white", fontsize=8)
         bar.ax.tick_params(colors="white", labelsize=8)
     figure.supxlabel(caption, color="white", fontsize=9)
-    temporary = path.with_name(path.name + ".partial")
-    figure.savefig(temporary, dpi=110, format="png")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")

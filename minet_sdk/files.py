@@ -4,7 +4,6 @@ Array order is (slices, rows, columns) everywhere; a NIfTI voxel (i, j, k) is ``
 """
 
 import gzip
-import secrets
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from minet_sdk.atomic import replacing
 from minet_sdk.errors import FileFormatError, InputError
 from minet_sdk.requirements import require
 from minet_sdk.volume import Grid, Volume
@@ -76,9 +76,8 @@ def write_volume(volume: Volume, path: Path, note: str = "") -> None:
     if suffix is None:
         raise InputError(f"{path}: cannot write this format, expected a name ending in {', '.join(SUFFIXES)}")
     content = _nifti_bytes(path, volume, note) if suffix.startswith(".nii") else b""
-    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             if suffix == ".npy":
                 np.save(file, volume.values)
             elif suffix == ".npz":
@@ -86,11 +85,8 @@ def write_volume(volume: Volume, path: Path, note: str = "") -> None:
                 np.savez_compressed(file, allow_pickle=False, values=volume.values, **place)
             else:
                 file.write(gzip.compress(content, mtime=0) if suffix == ".nii.gz" else content)
-        temporary.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _suffix(path: Path) -> str:

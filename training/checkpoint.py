@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from minet_sdk.atomic import replacing
 from minet_sdk.errors import TrainingError
 from minet_sdk.requirements import require
 from minet_sdk.training.config import MinetConfig
@@ -41,10 +42,9 @@ def save_checkpoint(path: Path, model: MINet, record: dict[str, Any], storage: S
     dtype = getattr(torch, storage)
     tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
     content = json.dumps({"architecture": model.config.to_dict(), "record": {**record, "storage": storage}})
-    temporary = path.with_name(path.name + ".partial")
-    save_file(tensors, temporary, metadata={"minet": content})
-    temporary.chmod(0o644)  # safetensors makes files that nobody else may read
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"minet": content})
+        temporary.chmod(0o644)  # safetensors makes files that nobody else may read
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -6,7 +6,7 @@ from typing import Any
 
 from minet_sdk.backends.base import Array, Runner
 from minet_sdk.bundle import Bundle, bare_bundle, locate, open_bundle
-from minet_sdk.errors import BackendError, BundleError
+from minet_sdk.errors import BackendError, BundleError, first_line
 from minet_sdk.requirements import require
 
 _LOG_ERRORS_ONLY = 3
@@ -67,7 +67,7 @@ class OnnxRuntimeRunner(Runner):
             session = ort.InferenceSession(os.fspath(path), options, providers=[self.provider])
         except Exception as error:
             # onnxruntime's exceptions share no base class of their own.
-            raise BundleError(f"{path} cannot be loaded by onnxruntime: {_first_line(error)}") from error
+            raise BundleError(f"{path} cannot be loaded by onnxruntime: {first_line(error)}") from error
         active = session.get_providers()
         if active[0] != self.provider:
             raise BackendError(f"onnxruntime was asked for {self.provider} and took {active[0]}: see `minet-sdk info`")
@@ -77,8 +77,4 @@ class OnnxRuntimeRunner(Runner):
         try:
             return self._sessions[graph].run(None, inputs)[0]
         except Exception as error:
-            raise BackendError(f"onnxruntime failed in {graph}.onnx: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise BackendError(f"onnxruntime failed in {graph}.onnx: {first_line(error)}") from error
