@@ -13,9 +13,12 @@ from minet_sdk import __version__
 from minet_sdk.bundle import GOLDEN, MANIFEST, Bundle, Golden, Manifest, Precision, models_folder, open_bundle, sha256
 from minet_sdk.errors import ExportError
 from minet_sdk.export.accuracy import TOLERANCES, detail_level, rms
+from minet_sdk.export.calibration import Collector, calibrate
 from minet_sdk.export.examples import example
 from minet_sdk.export.graphs import GRAPHS, graphs_of
 from minet_sdk.export.onnx_from_torch import onnx_from_torch
+from minet_sdk.export.quantise import LARGEST
+from minet_sdk.export.slices import Slices, bundled_slices, read_slices
 from minet_sdk.export.validate import Check, check_bundle, raise_failures
 from minet_sdk.export.weights import WEIGHTS, SharedWeights
 from minet_sdk.normalisation import Normalisation
@@ -40,6 +43,8 @@ def export_bundle(
     name: str | None = None,
     overwrite: bool = False,
     report: Callable[[list[Check]], None] | None = None,
+    calibration: Slices | Path | None = None,
+    collector: Collector = "max",
 ) -> Bundle:
     """Export a checkpoint and prove that the result computes what PyTorch computes.
 
@@ -51,13 +56,17 @@ def export_bundle(
         overwrite: replace a bundle that is already there; what else lies in its folder, such as a checkpoint or a model
             card, stays.
         report: called with the outcome of every validation check, passed or failed.
+        calibration: real slices, or a folder of them for `read_slices`; None for the bundled study. Every other slice
+            calibrates int8 and fp8, those between them show what any precision costs in dB.
+        collector: how the range of a layer's input follows from the calibration.
 
     Returns:
         The bundle, opened.
 
     Raises:
         ExportError: the output exists or cannot be written, the precision cannot hold the weights, or validation
-            failed; nothing is left behind.
+            failed, or the calibration slices cannot be used; nothing is left behind.
+        DicomError: a calibration series cannot be read.
         TrainingError: the checkpoint cannot be read.
     """
     _check_output(output, overwrite)
@@ -68,13 +77,17 @@ def export_bundle(
                 f"{checkpoint} is not installed: give the path of a checkpoint that `minet-sdk train` wrote"
             )
     trained = load_checkpoint(checkpoint)
+    slices = bundled_slices() if calibration is None else calibration
+    seen, unseen = (read_slices(slices) if isinstance(slices, Path) else slices).halves()
     golden = _golden(trained.model)
     manifest = _manifest(trained, golden, precision, name or output.name)
+    if precision in LARGEST:
+        manifest = replace(manifest, quantisation=calibrate(trained.model, seen, precision, collector))
     temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
         temporary.mkdir()
         write_bundle(trained.model, manifest, golden, temporary)
-        checks = check_bundle(temporary, trained.model)
+        checks = check_bundle(temporary, trained.model, unseen)
         if report is not None:
             report(checks)
         raise_failures(checks, output)

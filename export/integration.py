@@ -12,17 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from minet_sdk.bundle import Precision
-from minet_sdk.kernels.reference import GRAM_FLOOR, Affinity
+from minet_sdk.export.onnx_names import DOMAIN, DOMAIN_VERSION, OPERATOR, PLUGIN_VERSION, energy
+from minet_sdk.export.precision import ELEMENT_TYPES, OPSETS
+from minet_sdk.kernels.reference import Affinity
 from minet_sdk.training.integration import MultiStageIntegration
-
-DOMAIN = "minet"
-OPERATOR = "MultiStageIntegration"
-DOMAIN_VERSION = 1
-PLUGIN_VERSION = "1"
-OPSET = 18
-"""The oldest that PyTorch's exporter writes as it is; TensorRT 8.6 and ONNX Runtime 1.14 read it already."""
-
-_ELEMENT_TYPES: dict[Precision, int] = {"fp32": onnx.TensorProto.FLOAT, "fp16": onnx.TensorProto.FLOAT16}
 
 
 class IntegrationNode(nn.Module):
@@ -66,7 +59,7 @@ def integration_function(mode: Affinity, stages: int, precision: Precision) -> o
     """
     identity = ", ".join("1" if row == column else "0" for row in range(stages) for column in range(stages))
     return onnx.parser.parse_function(f"""
-        <domain: "{DOMAIN}", opset_import: ["": {OPSET}]>
+        <domain: "{DOMAIN}", opset_import: ["": {OPSETS[precision]}]>
         {OPERATOR} <mode, stages, temperature, gain, plugin_namespace, plugin_version> (features) => (mixed) {{
             identity = Constant <value = float[{stages}, {stages}] {{{identity}}}> ()
             last = Constant <value = int64[1] {{-1}}> ()
@@ -76,35 +69,13 @@ def integration_function(mode: Affinity, stages: int, precision: Precision) -> o
             exact = Cast <to = {onnx.TensorProto.FLOAT}> (flat)
             exact_transposed = Transpose <perm = [0, 2, 1]> (exact)
             gram = MatMul (exact, exact_transposed)
-            {_ENERGY[mode]}
+            {energy(mode, "value_float: float = @temperature")}
             softmax = Softmax <axis = -1> (energy)
             gain = Constant <value_float: float = @gain> ()
             weights = Mul (gain, softmax)
             mixing = Add (identity, weights)
-            mixing_typed = Cast <to = {_ELEMENT_TYPES[precision]}> (mixing)
+            mixing_typed = Cast <to = {ELEMENT_TYPES[precision]}> (mixing)
             mixed_flat = MatMul (mixing_typed, flat)
             mixed = Reshape (mixed_flat, shape)
         }}
     """)
-
-
-_ENERGY = {
-    "paper": "energy = Identity (gram)",
-    "released": """
-            top = ReduceMax (gram, last)
-            energy = Sub (top, gram)
-    """,
-    "cosine": f"""
-            diagonal = Mul (gram, identity)
-            squared_norm = ReduceSum (diagonal, last)
-            floor = Constant <value = float[1] {{{GRAM_FLOOR}}}> ()
-            clamped_norm = Max (squared_norm, floor)
-            norm = Sqrt (clamped_norm)
-            norm_transposed = Transpose <perm = [0, 2, 1]> (norm)
-            norms = Mul (norm, norm_transposed)
-            cosine = Div (gram, norms)
-            temperature = Constant <value_float: float = @temperature> ()
-            energy = Div (cosine, temperature)
-    """,
-}
-"""The affinity before its softmax, from the identity and the Gram matrix (N, M, M)."""

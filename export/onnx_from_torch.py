@@ -13,7 +13,9 @@ from torch import Tensor
 from minet_sdk.bundle import METADATA_KEY, Graph, Manifest
 from minet_sdk.errors import ExportError
 from minet_sdk.export.graphs import GRAPHS
-from minet_sdk.export.integration import OPSET, integration_function
+from minet_sdk.export.integration import integration_function
+from minet_sdk.export.precision import OPSETS
+from minet_sdk.export.quantise import Quantisation, quantise
 from minet_sdk.training.config import MinetConfig
 from minet_sdk.training.model import MINet
 
@@ -35,13 +37,13 @@ def onnx_from_torch(network: MINet, graph: Graph, manifest: Manifest) -> onnx.Mo
         network: trained network, float32.
         graph: which part of it.
         manifest: written into the graph's metadata, without its list of files; its precision is that of weights and
-            features inside the graph, inputs and outputs are float32 always.
+            features inside the graph, inputs and outputs are float32 always. int8 and fp8 need its scales.
 
     Returns:
         A model with weights inside. Axes are named N, H, W and, for what has the reference's size, ``scale*H``.
 
     Raises:
-        ExportError: weights that the precision cannot hold, or PyTorch's exporter gives up.
+        ExportError: weights that the precision cannot hold, scales missing, or PyTorch's exporter gives up.
     """
     inputs = input_names(network, graph)
     examples, axes = _tracing_inputs(network.config)
@@ -52,7 +54,7 @@ def onnx_from_torch(network: MINet, graph: Graph, manifest: Manifest) -> onnx.Mo
                 module,
                 tuple(examples[name] for name in inputs),
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=OPSETS[manifest.precision],
                 input_names=list(inputs),
                 output_names=[OUTPUT[graph]],
                 dynamic_shapes=tuple(axes[name] for name in inputs),
@@ -63,6 +65,8 @@ def onnx_from_torch(network: MINet, graph: Graph, manifest: Manifest) -> onnx.Mo
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     _strip(model)
+    if quantisation := Quantisation.of(manifest):
+        quantise(model, quantisation)
     model.graph.name = f"minet_{graph}"
     if network.config.integration == "affinity" and graph != "reference":
         config = network.config

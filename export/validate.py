@@ -1,6 +1,5 @@
 """Every export ends here: names, then types and shapes, then values against PyTorch; all failures are collected."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,16 +15,23 @@ from minet_sdk.bundle import MANIFEST, METADATA_KEY, Bundle, Graph, Manifest, fi
 from minet_sdk.errors import ExportError, first_line
 from minet_sdk.export.accuracy import TOLERANCES, detail_level, difference, rms
 from minet_sdk.export.examples import Example, example
-from minet_sdk.export.graphs import ModelGraph, graphs_of
+from minet_sdk.export.execution import EXECUTION, Run, run_network, run_onnx, run_torch, runtime_errors
+from minet_sdk.export.fidelity import DECIBELS, fidelity, restore
+from minet_sdk.export.graphs import graphs_of
 from minet_sdk.export.onnx_from_torch import OUTPUT, input_names, tensor_shapes
-from minet_sdk.export.precision import DTYPES, TensorCoreConvolutions
-from minet_sdk.requirements import require
+from minet_sdk.export.precision import DTYPES
+from minet_sdk.export.quantise import Quantisation, layers_of_graph, scales_in
+from minet_sdk.export.slices import Slices
+from minet_sdk.export.weights import content
 from minet_sdk.training.model import MINet
 
 Array = npt.NDArray[np.float32]
 
 CASES = ((1, 24, 20), (2, 17, 23), (3, 33, 16))
 """N, H, W of the inputs that values are compared on: one slice and batches, odd sizes too."""
+
+TEST_SLICES = 3
+"""Real slices that every export restores; benchmarks/precision.py takes all of them."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,15 @@ class Check:
 
     measured: bool = False
     """Whether graphs were run, and not only read."""
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One way to run a graph, and the check that it is for."""
+
+    subject: str
+    question: str
+    run: Run
 
 
 @dataclass(frozen=True)
@@ -88,12 +103,14 @@ def raise_failures(checks: list[Check], output: Path) -> None:
         )
 
 
-def check_bundle(folder: Path, network: MINet) -> list[Check]:
+def check_bundle(folder: Path, network: MINet, slices: Slices | None = None) -> list[Check]:
     """Check a bundle that has just been written.
 
     Args:
         folder: the bundle.
         network: float32 network that it was exported from, the reference for all values.
+        slices: real ones to measure what the precision costs in dB, none of which it was calibrated on; None leaves
+            that out.
 
     Returns:
         Every check that could be made, in the order of the module's first line.
@@ -108,7 +125,7 @@ def check_bundle(folder: Path, network: MINet) -> list[Check]:
     ]
     for graph in graphs_of(network):
         checks += _check_form(folder, graph, network, manifest)
-    return checks + _check_values(folder, network, manifest)
+    return checks + _check_values(folder, network, manifest, slices)
 
 
 def _check_form(folder: Path, graph: Graph, network: MINet, manifest: Manifest) -> list[Check]:
@@ -136,6 +153,15 @@ def _check_form(folder: Path, graph: Graph, network: MINet, manifest: Manifest) 
     checks.append(Check(path.name, "manifest in the metadata", "the bundle's" if same else "not the bundle's", same))
     load_external_data_for_model(model, str(folder))
     expect("traces of the reference head", _reference_head(model, network, manifest), [])
+    if quantisation := Quantisation.of(manifest):
+        scales = {name: quantisation.scales.get(name) for name in layers_of_graph(network, graph)}
+        found = scales_in(model)
+        wrong = [
+            f"{name} {found.get(name)}" for name in scales.keys() | found.keys() if found.get(name) != scales[name]
+        ]
+        expect(
+            "quantised layers", sorted(wrong) or f"{len(found)} with their scales", f"{len(scales)} with their scales"
+        )
     return checks
 
 
@@ -145,47 +171,74 @@ def _expect(subject: str, question: str, found: object, expected: object) -> Che
     return Check(subject, question, str(found) if passed else f"got {found}, expected {expected}", passed)
 
 
-def _check_values(folder: Path, network: MINet, manifest: Manifest) -> list[Check]:
-    """Run all graphs on all cases and compare with PyTorch in float32."""
+def _check_values(folder: Path, network: MINet, manifest: Manifest, slices: Slices | None) -> list[Check]:
+    """Run all graphs and compare with PyTorch in float32: on examples of many shapes, then on real slices."""
     cases = [_case(network, manifest, index) for index in range(len(CASES))]
-    limit = TOLERANCES[manifest.precision].export
+    precision = manifest.precision
+    limit = TOLERANCES[precision].export
     checks: list[Check] = []
-    runs: dict[Graph, Callable[[dict[str, Array]], Array]] = {}
+    runs: dict[Graph, Run] = {}
     for graph in graphs_of(network):
         try:
-            runs[graph] = _session(folder / f"{graph}.onnx")
-        except _runtime_errors() as error:
+            runs[graph] = run_onnx(folder / f"{graph}.onnx", precision)
+        except runtime_errors() as error:
             checks.append(Check(f"{graph}.onnx", "opens in ONNX Runtime", first_line(error), False))
-
-    def compare(subject: str, question: str, compute: Callable[[_Case], Array], output: str = "restored") -> None:
-        """One check over all cases."""
-        worst, faults = 0.0, list[str]()
-        for case in cases:
-            expected, level = case.expected(output)
-            try:
-                result = compute(case)
-            except (RuntimeError, *_runtime_errors()) as error:
-                faults.append(f"fails on {case.name}: {first_line(error)}")
-                continue
-            if result.shape == expected.shape:
-                worst = max(worst, difference(result, expected) / level)
-            else:
-                faults.append(f"shape {result.shape} on {case.name}, expected {expected.shape}")
-        passed = worst <= limit and not faults
-        answer = ", ".join([f"relative rms error {worst:.1e}, limit {limit:.0e}", *faults])
-        checks.append(Check(subject, question, answer, passed, measured=True))
-
+    remark = f" ({EXECUTION[precision]})" if EXECUTION[precision] else ""
     for graph, run in runs.items():
-        compare(f"{graph}.onnx", "values against PyTorch", lambda case, run=run: run(case.feed()), OUTPUT[graph])
+        question = f"values against PyTorch{remark}"
+        checks.append(_compare(_Trial(f"{graph}.onnx", question, run), OUTPUT[graph], cases, limit))
     if "target" in runs and {"model", "reference"} <= set(runs):
         checks.append(_check_bits(runs, cases))
-    if manifest.precision != "fp32":
-        half = ModelGraph(network, manifest.precision)
-        compare("model.onnx", f"values in true {manifest.precision}", lambda case: _torch(half, case))
+    trials = [_Trial("model.onnx", f"PSNR on real slices{remark}", runs["model"])] if "model" in runs else []
+    if precision != "fp32":
+        exact = run_torch(network, "model", precision, Quantisation.of(manifest))
+        checks.append(
+            _compare(_Trial("model.onnx", f"values in true {precision}", exact), OUTPUT["model"], cases, limit)
+        )
+        trials.append(_Trial("model.onnx", f"PSNR on real slices in true {precision}", exact))
+    if slices is not None:
+        checks += _check_fidelity(trials, network, manifest, slices.spread(TEST_SLICES))
     return checks
 
 
-def _check_bits(runs: dict[Graph, Callable[[dict[str, Array]], Array]], cases: list[_Case]) -> Check:
+def _compare(trial: _Trial, output: str, cases: list[_Case], limit: float) -> Check:
+    """One check over all cases."""
+    worst, faults = 0.0, list[str]()
+    for case in cases:
+        expected, level = case.expected(output)
+        try:
+            result = trial.run(case.feed())
+        except (RuntimeError, *runtime_errors()) as error:
+            faults.append(f"fails on {case.name}: {first_line(error)}")
+            continue
+        if result.shape == expected.shape:
+            worst = max(worst, difference(result, expected) / level)
+        else:
+            faults.append(f"shape {result.shape} on {case.name}, expected {expected.shape}")
+    answer = ", ".join([f"relative rms error {worst:.1e}, limit {limit:.0e}", *faults])
+    return Check(trial.subject, trial.question, answer, worst <= limit and not faults, measured=True)
+
+
+def _check_fidelity(trials: list[_Trial], network: MINet, manifest: Manifest, slices: Slices) -> list[Check]:
+    """What the precision costs in dB."""
+    scale, normalisation, limit = manifest.scale, manifest.normalisation, DECIBELS[manifest.precision]
+    expected = restore(run_network(network), slices, scale, normalisation)
+    checks: list[Check] = []
+    for trial in trials:
+        try:
+            found = fidelity(slices.targets, expected, restore(trial.run, slices, scale, normalisation))
+        except (RuntimeError, *runtime_errors()) as error:
+            checks.append(Check(trial.subject, trial.question, f"fails: {first_line(error)}", False, measured=True))
+            continue
+        answer = (
+            f"{found.psnr:.2f} dB, {found.change:+.3f} dB against float32, limit {limit:g} dB; difference from float32 "
+            f"{found.difference_psnr:.1f} dB ({slices.source}, {len(slices.targets)} slices)"
+        )
+        checks.append(Check(trial.subject, trial.question, answer, abs(found.change) <= limit, measured=True))
+    return checks
+
+
+def _check_bits(runs: dict[Graph, Run], cases: list[_Case]) -> Check:
     """A prefetched reference must give the same image to the last bit."""
     subject, question = "target.onnx", "bits of model.onnx"
     different: list[str] = []
@@ -193,7 +246,7 @@ def _check_bits(runs: dict[Graph, Callable[[dict[str, Array]], Array]], cases: l
         try:
             one = runs["model"](case.feed())
             two = runs["target"]({**case.feed(), "reference_features": runs["reference"](case.feed())})
-        except _runtime_errors() as error:
+        except runtime_errors() as error:
             return Check(subject, question, first_line(error), False, measured=True)
         if not np.array_equal(one, two):
             different.append(case.name)
@@ -208,31 +261,6 @@ def _case(network: MINet, manifest: Manifest, index: int) -> _Case:
         restored = network(torch.from_numpy(inputs.target), reference).restored.numpy()
         features = None if reference is None else network.encode_reference(reference).numpy()
     return _Case(inputs, features, restored, detail_level(network, inputs.target, restored))
-
-
-def _session(path: Path) -> Callable[[dict[str, Array]], Array]:
-    """The graph in ONNX Runtime: takes the inputs that it knows by name, gives its first output."""
-    ort = require("onnxruntime", "validating an export")
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    names = {value.name for value in session.get_inputs()}
-    return lambda feed: session.run(None, {name: value for name, value in feed.items() if name in names})[0]
-
-
-def _runtime_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises: its exceptions share no base class of their own, a missing input is a ValueError."""
-    state = require("onnxruntime.capi.onnxruntime_pybind11_state", "validating an export")
-    return (ValueError, state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NoSuchFile,
-            state.NotImplemented, state.RuntimeException)  # fmt: skip
-
-
-def _torch(module: ModelGraph, case: _Case) -> Array:
-    """The graph's own operators in PyTorch, rounded to the graph's precision after each."""
-    reference: Tensor | None = None if case.features is None else torch.from_numpy(case.inputs.reference)
-    with torch.no_grad(), TensorCoreConvolutions():
-        return module(torch.from_numpy(case.inputs.target), reference).numpy()
 
 
 def _outside(model: onnx.ModelProto, folder: Path) -> list[str]:
@@ -258,5 +286,10 @@ def _reference_head(model: onnx.ModelProto, network: MINet, manifest: Manifest) 
         unwanted["reference_attention.weight"] = network.reference_attention.weight
         unwanted["reference_attention.weight, folded"] = network.reference_attention.band()
     dtype = DTYPES[manifest.precision]
-    present = {onnx.numpy_helper.to_array(tensor).tobytes() for tensor in model.graph.initializer}
-    return [name for name, weight in unwanted.items() if weight.detach().to(dtype).numpy().tobytes() in present]
+    present = {content(tensor) for tensor in model.graph.initializer}
+    return [name for name, weight in unwanted.items() if _bytes(weight.detach().to(dtype)) in present]
+
+
+def _bytes(weight: Tensor) -> bytes:
+    """Content of a tensor; NumPy has no bfloat16."""
+    return weight.contiguous().view(torch.uint8).numpy().tobytes()

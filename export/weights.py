@@ -11,13 +11,24 @@ WEIGHTS = "weights.bin"
 _ALIGNMENT = 64
 """Bytes: a cache line, and what vector instructions ask for when the file is mapped."""
 
-_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+_WEIGHT_TYPES = (
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.BFLOAT16,
+    onnx.TensorProto.INT8,
+    onnx.TensorProto.FLOAT8E4M3FN,
+)
+
+
+def content(tensor: onnx.TensorProto) -> bytes:
+    """Bytes of a tensor that is not stored outside, as ONNX lays them out."""
+    return tensor.raw_data if tensor.HasField("raw_data") else onnx.numpy_helper.to_array(tensor).tobytes()
 
 
 class SharedWeights:
     """Collects the weights of several graphs.
 
-    Only floating-point tensors move out: shapes and axes are integers and must be readable without the weights.
+    Only the types of weights move out: shapes and axes are int64 and must be readable without the weights.
     """
 
     def __init__(self) -> None:
@@ -27,8 +38,8 @@ class SharedWeights:
     def take_from(self, model: onnx.ModelProto) -> None:
         """Replace the weights of a graph, in place, by references into `WEIGHTS` beside it."""
         for tensor in model.graph.initializer:
-            if tensor.data_type in _FLOATS:
-                data = onnx.numpy_helper.to_array(tensor).tobytes()
+            if tensor.data_type in _WEIGHT_TYPES:
+                data = content(tensor)
                 for field in ("raw_data", "float_data", "int32_data"):
                     tensor.ClearField(field)
                 # onnx wants the field to be there, if empty, before it fills in the rest.

@@ -14,7 +14,7 @@ import os
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 from zipfile import BadZipFile
 
 import numpy as np
@@ -30,7 +30,7 @@ METADATA_KEY = "minet.manifest"
 """Where a graph carries its own manifest, so that a bare .onnx file opens too."""
 
 Graph = Literal["model", "reference", "target"]
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,9 @@ class Manifest:
     architecture: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     """Command, seed, data, commit, versions, validation curve: see `training.checkpoint`."""
+
+    quantisation: dict[str, Any] = field(default_factory=dict)
+    """Of int8 and fp8: the scale of every quantised layer's input, and the slices they come from; else empty."""
 
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of every other file of the bundle by name."""
@@ -90,10 +93,21 @@ class Manifest:
         return manifest
 
     def _check(self, source: str) -> None:
-        kinds = {"name": str, "scale": int, "needs_reference": bool, "golden_tolerance": float, "files": dict}
+        kinds = {
+            "name": str,
+            "scale": int,
+            "needs_reference": bool,
+            "golden_tolerance": float,
+            "quantisation": dict,
+            "files": dict,
+        }
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise BundleError(f"{source}: {name} is {getattr(self, name)!r}, expected {kind.__name__}")
+        if self.precision not in get_args(Precision):
+            raise BundleError(
+                f"{source}: precision is {self.precision!r}, this SDK knows {', '.join(get_args(Precision))}: update it"
+            )
         for name in self.files:
             if Path(name).name != name or name in ("", ".", ".."):
                 raise BundleError(f"{source} names the file {name!r}: a bundle's files lie in its own folder")

@@ -8,6 +8,7 @@ import torch
 
 from minet_sdk.bundle import Bundle, Manifest
 from minet_sdk.export.bundle import export_bundle
+from minet_sdk.export.slices import Slices, bundled_slices
 from minet_sdk.training.checkpoint import save_checkpoint
 from minet_sdk.training.config import MinetConfig
 from minet_sdk.training.model import MINet, build
@@ -67,14 +68,22 @@ def checkpoint(network: MINet, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="session")
-def bundle_of(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
+def slices() -> Slices:
+    """The middle of the bundled study's slices, small enough to be quick."""
+    whole = bundled_slices()
+    targets, references = (values[::4, 88:136, 76:116] for values in (whole.targets, whole.references))
+    return Slices(targets, references, "middle of the study")
+
+
+@pytest.fixture(scope="session")
+def bundle_of(checkpoint: Path, slices: Slices, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
     """The bundle of the network in a precision, made once; tests copy it before they change it."""
     made: dict[str, Bundle] = {}
 
     def make(precision: str) -> Bundle:
         if precision not in made:
             output = tmp_path_factory.mktemp("bundles") / precision
-            made[precision] = export_bundle(checkpoint, output, precision)  # type: ignore[arg-type]
+            made[precision] = export_bundle(checkpoint, output, precision, calibration=slices)  # type: ignore[arg-type]
         return made[precision]
 
     return make

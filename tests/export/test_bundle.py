@@ -3,16 +3,18 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
-from minet_sdk.bundle import Bundle, models_folder, open_bundle
+from minet_sdk.bundle import Bundle, Precision, models_folder, open_bundle
 from minet_sdk.errors import ExportError, TrainingError
 from minet_sdk.export import bundle as bundle_module
 from minet_sdk.export.accuracy import TOLERANCES, Tolerance
 from minet_sdk.export.bundle import bundled_checkpoint, export_bundle
+from minet_sdk.export.slices import bundled_slices
 from minet_sdk.export.validate import Check
 from minet_sdk.training.checkpoint import save_checkpoint
 from minet_sdk.training.model import MINet
@@ -39,7 +41,7 @@ def overflowing(small_network: Callable[..., MINet], tmp_path: Path) -> Path:
     return folder / "large.safetensors"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", get_args(Precision))
 def test_bundle_opens_and_says_what_it_is(bundle_of: Callable[[str], Bundle], network: MINet, precision: str) -> None:
     manifest = open_bundle(bundle_of(precision).location).manifest
     assert sorted(manifest.files) == ["golden.npz", "model.onnx", "reference.onnx", "target.onnx", "weights.bin"]
@@ -50,8 +52,11 @@ def test_bundle_opens_and_says_what_it_is(bundle_of: Callable[[str], Bundle], ne
     assert manifest.training == {"command": "none", "seed": 3, "storage": "float32"}
 
 
-def test_golden_vector_is_what_the_network_restores(bundle_of: Callable[[str], Bundle], network: MINet) -> None:
-    bundle = bundle_of("fp16")
+@pytest.mark.parametrize(("precision", "margin"), [("fp16", 10), ("int8", 5)])
+def test_golden_vector_is_what_the_network_restores(
+    bundle_of: Callable[[str], Bundle], network: MINet, precision: str, margin: float
+) -> None:
+    bundle = bundle_of(precision)
     golden = bundle.golden()
     assert golden is not None
     assert golden.reference is not None
@@ -63,7 +68,7 @@ def test_golden_vector_is_what_the_network_restores(bundle_of: Callable[[str], B
         interpolated = network.interpolate(torch.from_numpy(golden.target)).numpy()
     np.testing.assert_allclose(golden.restored, restored, atol=1e-6)
     # An engine that loses the network and keeps its skip must not pass.
-    assert golden.error(interpolated) > 10 * bundle.manifest.golden_tolerance
+    assert golden.error(interpolated) > margin * bundle.manifest.golden_tolerance
 
 
 def test_single_contrast_bundle_has_one_graph(simple_checkpoint: Path, tmp_path: Path) -> None:
@@ -115,6 +120,23 @@ def test_failed_validation_leaves_nothing_new(
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == (
         ["simple", "simple/manifest.json"] if overwrite else []
     )
+
+
+def test_quantised_export_calibrates_by_itself(simple_checkpoint: Path, tmp_path: Path) -> None:
+    bundle = export_bundle(simple_checkpoint, tmp_path / "simple", "fp8")
+    record = bundle.manifest.quantisation
+    assert record["source"].startswith("ICBM152")
+    assert (record["format"], record["collector"], record["slices"], record["directions"]) == ("fp8", "max", 10, 2)
+    assert record["data_sha256"] == bundled_slices().halves()[0].sha256()
+    assert record["tensors"] == len(record["scales"]) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_bundled_model_exports_in_every_precision(precision: Precision, tmp_path: Path) -> None:
+    seen: list[Check] = []
+    export_bundle(None, tmp_path / "bundle", precision, report=seen.extend)
+    assert sum("PSNR on real slices" in check.question for check in seen) == (1 if precision == "fp32" else 2)
 
 
 def test_weights_that_float16_cannot_hold(overflowing: Path, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The node's function body, run by ONNX's own reference evaluator (NumPy), against float64."""
 
-from typing import Literal, get_args
+from typing import get_args
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx.parser
@@ -9,7 +10,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from minet_sdk.export.integration import DOMAIN, OPSET, integration_function
+from minet_sdk.bundle import Precision
+from minet_sdk.export.integration import integration_function
+from minet_sdk.export.onnx_names import DOMAIN
+from minet_sdk.export.precision import OPSETS
 from minet_sdk.kernels.reference import Affinity, integrate
 
 MODES: tuple[Affinity, ...] = get_args(Affinity)
@@ -27,9 +31,10 @@ def features(dtype: type, level: float, batch: int = 2) -> NDArray[np.floating]:
 
 def run(function: onnx.FunctionProto, mode: str, values: NDArray[np.floating]) -> NDArray[np.floating]:
     """The function inside a graph of one node."""
-    kind = "float16" if values.dtype == np.float16 else "float"
+    kind = {"float32": "float", "float16": "float16", "bfloat16": "bfloat16"}[values.dtype.name]
+    (opset,) = (entry.version for entry in function.opset_import)
     model = onnx.parser.parse_model(f"""
-        <ir_version: 10, opset_import: ["": {OPSET}, "{DOMAIN}": 1]>
+        <ir_version: 10, opset_import: ["": {opset}, "{DOMAIN}": 1]>
         graph ({kind}[N, MC, H, W] features) => ({kind}[N, MC, H, W] mixed) {{
             mixed = minet.MultiStageIntegration <
                 mode = "{mode}", stages = {STAGES}, temperature = {TEMPERATURE},
@@ -51,14 +56,24 @@ def expected(mode: Affinity, values: NDArray[np.floating]) -> NDArray[np.float64
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("precision", "dtype", "tolerance"), [("fp32", np.float32, 2e-5), ("fp16", np.float16, 3e-3)])
-def test_body_is_the_integration(
-    mode: Affinity, precision: Literal["fp32", "fp16"], dtype: type, tolerance: float
-) -> None:
+@pytest.mark.parametrize(
+    ("precision", "dtype", "tolerance"),
+    [
+        ("fp32", np.float32, 2e-5),
+        ("fp16", np.float16, 3e-3),
+        ("bf16", ml_dtypes.bfloat16, 2e-2),
+        ("int8", np.float16, 3e-3),
+        ("fp8", np.float16, 3e-3),
+    ],
+)
+def test_body_is_the_integration(mode: Affinity, precision: Precision, dtype: type, tolerance: float) -> None:
     values = features(dtype, 0.1)
-    result = run(integration_function(mode, STAGES, precision), mode, values)
+    function = integration_function(mode, STAGES, precision)
+    assert [entry.version for entry in function.opset_import] == [OPSETS[precision]]
+    result = run(function, mode, values)
     assert result.dtype == dtype
-    np.testing.assert_allclose(result, expected(mode, values), atol=tolerance * np.abs(values).max())
+    largest = np.abs(values.astype(np.float64)).max()
+    np.testing.assert_allclose(result.astype(np.float64), expected(mode, values), atol=tolerance * largest)
 
 
 def test_zero_features_stay_finite() -> None:

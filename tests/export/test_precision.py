@@ -1,4 +1,4 @@
-"""float16 graphs: where float32 stays, and that nothing overflows."""
+"""16-bit graphs: where float32 stays, and that nothing overflows."""
 
 from collections.abc import Callable
 
@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from minet_sdk.bundle import Bundle
+from minet_sdk.bundle import Bundle, Precision
 from minet_sdk.errors import ExportError
 from minet_sdk.export.graphs import ModelGraph
 from minet_sdk.export.precision import TensorCoreConvolutions, cast_weights
 from minet_sdk.training.model import MINet
 
-FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+FLOAT, HALF, BRAIN = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16
 
 
 def types_of(model: onnx.ModelProto) -> dict[str, int]:
@@ -29,8 +29,15 @@ def types_of(model: onnx.ModelProto) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("graph", ["model", "reference", "target"])
-def test_graphs_are_strongly_typed(bundle_of: Callable[[str], Bundle], graph: str) -> None:
-    original = onnx.load_model(bundle_of("fp16").location / f"{graph}.onnx")
+@pytest.mark.parametrize(
+    ("precision", "element", "opset"),
+    [("fp16", HALF, 18), ("bf16", BRAIN, 22), ("int8", HALF, 19), ("fp8", HALF, 19)],
+)
+def test_graphs_are_strongly_typed(
+    bundle_of: Callable[[str], Bundle], graph: str, precision: str, element: int, opset: int
+) -> None:
+    original = onnx.load_model(bundle_of(precision).location / f"{graph}.onnx")
+    assert {entry.domain: entry.version for entry in original.opset_import}[""] == opset
     model = onnx.inliner.inline_local_functions(original)
     del model.graph.value_info[:]
     types = types_of(model)
@@ -43,7 +50,7 @@ def test_graphs_are_strongly_typed(bundle_of: Callable[[str], Bundle], graph: st
     assert [node.input[1].endswith("interpolate.kernel") for node in wide] == [True] * (graph != "reference")
     for node in nodes:
         if node.op_type in ("Relu", "Sigmoid", "ReduceMean", "DepthToSpace") and node.input[0] not in _island(nodes):
-            assert types[node.input[0]] == HALF, node.name
+            assert types[node.input[0]] == element, node.name
         if node.op_type == "Softmax":
             assert types[node.input[0]] == FLOAT
     if graph == "reference":
@@ -51,7 +58,7 @@ def test_graphs_are_strongly_typed(bundle_of: Callable[[str], Bundle], graph: st
         return
     gram, product = [node for node in nodes if node.op_type == "MatMul"]
     assert [types[name] for name in gram.input] == [FLOAT, FLOAT]
-    assert [types[name] for name in product.input] == [HALF, HALF]
+    assert [types[name] for name in product.input] == [element, element]
     last = next(node for node in nodes if node.output[0] == "restored")
     assert [types[name] for name in last.input] == [FLOAT, FLOAT]
 
@@ -107,13 +114,14 @@ def test_cast_keeps_the_original(network: MINet) -> None:
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
-def test_tensor_core_convolution_sums_in_float32() -> None:
-    """4096 ones: a float16 sum sticks at 2048, and the result is still rounded to float16."""
+@pytest.mark.parametrize(("precision", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
+def test_tensor_core_convolution_sums_in_float32(precision: Precision, dtype: torch.dtype) -> None:
+    """4096 ones: a 16-bit sum sticks at 2048 or 256, and the result is still rounded to 16 bits."""
     layer = torch.nn.Conv2d(4096, 1, 1)
     torch.nn.init.ones_(layer.weight)
     torch.nn.init.constant_(layer.get_parameter("bias"), 0.7)
-    cast_weights(layer, "fp16")
+    cast_weights(layer, precision)
     with TensorCoreConvolutions(), torch.no_grad():
-        result = layer(torch.ones(1, 4096, 1, 1, dtype=torch.float16))
-    assert result.dtype == torch.float16
+        result = layer(torch.ones(1, 4096, 1, 1, dtype=dtype))
+    assert result.dtype == dtype
     assert result.item() == 4096

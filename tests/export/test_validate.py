@@ -4,15 +4,23 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
 import pytest
 
-from minet_sdk.bundle import MANIFEST, METADATA_KEY, Bundle, Graph, Manifest, sha256
+from minet_sdk.bundle import MANIFEST, METADATA_KEY, Bundle, Graph, Manifest, Precision, sha256
 from minet_sdk.errors import ExportError
+from minet_sdk.export.slices import Slices
 from minet_sdk.export.validate import Check, check_bundle, raise_failures
 from minet_sdk.training.model import MINet
+
+
+@pytest.fixture
+def quantised(bundle_of: Callable[[str], Bundle], tmp_path: Path) -> Path:
+    """A copy of the int8 bundle to damage."""
+    return Path(shutil.copytree(bundle_of("int8").location, tmp_path / "int8"))
 
 
 @pytest.fixture
@@ -32,8 +40,8 @@ def change(folder: Path, graph: Graph, edit: Callable[[onnx.ModelProto], None]) 
     (folder / MANIFEST).write_text(replace(manifest, files=files).to_json())
 
 
-def failures(folder: Path, network: MINet) -> list[str]:
-    return [f"{c.subject}: {c.question}: {c.answer}" for c in check_bundle(folder, network) if not c.passed]
+def failures(folder: Path, network: MINet, slices: Slices | None = None) -> list[str]:
+    return [f"{c.subject}: {c.question}: {c.answer}" for c in check_bundle(folder, network, slices) if not c.passed]
 
 
 def wrong_weight(model: onnx.ModelProto) -> None:
@@ -101,12 +109,12 @@ FAULTS: dict[str, tuple[Graph, Callable[[onnx.ModelProto], None], tuple[str, ...
 }
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", get_args(Precision))
 def test_what_was_exported_passes(bundle_of: Callable[[str], Bundle], network: MINet, precision: str) -> None:
     checks = check_bundle(bundle_of(precision).location, network)
     assert not [check for check in checks if not check.passed]
     measured = [(check.subject, check.question) for check in checks if check.measured]
-    assert len(measured) == {"fp32": 4, "fp16": 5}[precision]
+    assert len(measured) == (4 if precision == "fp32" else 5)
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -116,6 +124,51 @@ def test_planted_fault_is_found(folder: Path, network: MINet, name: str) -> None
     found = " | ".join(failures(folder, network))
     for text in expected:
         assert text in found
+
+
+def wrong_scale(model: onnx.ModelProto) -> None:
+    """Of the input of one layer."""
+    scale = next(t for t in model.graph.initializer if t.name.endswith("fusions.1.input_scale"))
+    scale.CopyFrom(onnx.numpy_helper.from_array(np.array(0.125, np.float16), scale.name))
+
+
+def unrounded_input(model: onnx.ModelProto) -> None:
+    """One convolution that takes its input from before the rounding."""
+    sources = {node.output[0]: node.input[0] for node in model.graph.node}
+    convolution = next(
+        node for node in model.graph.node if node.op_type == "Conv" and "reduction.weight" in node.input[1]
+    )
+    convolution.input[0] = sources[sources[convolution.input[0]]]
+
+
+@pytest.mark.parametrize(("fault", "layer"), [(wrong_scale, "fusions.1 0.125"), (unrounded_input, "reduction None")])
+def test_fault_in_the_quantisation_is_found(
+    quantised: Path, network: MINet, fault: Callable[[onnx.ModelProto], None], layer: str
+) -> None:
+    change(quantised, "target", fault)
+    found = " | ".join(failures(quantised, network))
+    assert f"target.onnx: quantised layers: got ['{layer}'], expected 9 with their scales" in found
+    assert "bits of model.onnx: differ" in found
+
+
+def test_what_a_bundle_costs_in_decibels(folder: Path, network: MINet, slices: Slices) -> None:
+    (check,) = [c for c in check_bundle(folder, network, slices) if c.question.startswith("PSNR")]
+    assert check.passed
+    assert "dB against float32, limit 0.01 dB" in check.answer
+    assert "(middle of the study, 3 slices)" in check.answer
+    change(folder, "model", swapped_references)
+    assert any("model.onnx: PSNR on real slices" in failure for failure in failures(folder, network, slices))
+
+
+def test_emulated_numbers_say_so(bundle_of: Callable[[str], Bundle], network: MINet, slices: Slices) -> None:
+    checks = check_bundle(bundle_of("bf16").location, network, slices)
+    questions = [check.question for check in checks if check.measured and check.subject == "model.onnx"]
+    assert questions == [
+        "values against PyTorch (bfloat16 emulated: float32, every operator's output rounded)",
+        "values in true bf16",
+        "PSNR on real slices (bfloat16 emulated: float32, every operator's output rounded)",
+        "PSNR on real slices in true bf16",
+    ]
 
 
 def test_reference_head_is_found(folder: Path, network: MINet) -> None:

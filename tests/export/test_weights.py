@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
 import pytest
 
-from minet_sdk.bundle import Bundle
+from minet_sdk.bundle import Bundle, Precision
 from minet_sdk.export.weights import WEIGHTS, SharedWeights
 
 
@@ -24,7 +25,7 @@ def stored(bundle: Bundle) -> list[tuple[str, str, int, int]]:
     return places
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", get_args(Precision))
 def test_every_weight_is_stored_once(bundle_of: Callable[[str], Bundle], precision: str) -> None:
     bundle = bundle_of(precision)
     places = stored(bundle)
@@ -37,6 +38,16 @@ def test_every_weight_is_stored_once(bundle_of: Callable[[str], Bundle], precisi
     assert len(content) < sum(length for _, length in pieces) + 64 * len(pieces)
     of = {graph: {piece[2:] for piece in places if piece[0] == graph} for graph in ("model", "reference", "target")}
     assert of["model"] == of["reference"] | of["target"]
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "most"), [("fp16", "fp32", 0.55), ("bf16", "fp32", 0.55), ("int8", "fp16", 0.7)]
+)
+def test_smaller_formats_take_less_room(
+    bundle_of: Callable[[str], Bundle], small: str, large: str, most: float
+) -> None:
+    sizes = [(bundle_of(precision).location / WEIGHTS).stat().st_size for precision in (small, large)]
+    assert sizes[0] < most * sizes[1]
 
 
 def test_equal_content_shares_its_place_and_reads_back(tmp_path: Path) -> None:
