@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
+TENSORRT := 10.16.1.11 11.4.0.106
 SOURCES := minet_sdk export kernels training benchmarks tools tests
 
-.PHONY: demo test lint types unit quality wheel clean
+.PHONY: demo test lint types unit slow kernels kernels-check quality precision wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/minet-sdk demo --output out/demo --overwrite
@@ -24,6 +25,17 @@ unit: $(VENV)/.dev
 	tools/system_packages.sh
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
+# Tests that take minutes; run them when you touch what they cover.
+slow: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+
+# The shipped PTX from kernels/csrc, and whether it still is what the sources give and every architecture assembles.
+kernels: $(VENV)/.dev
+	$(BIN)/python -m minet_sdk.kernels.build
+
+kernels-check: $(VENV)/.dev
+	$(BIN)/python -m minet_sdk.kernels.build --check
+
 # What no test run waits for: quality of the bundled models on every test set. Needs the label maps: LABELS=folder.
 # ITK is the folder of BrainT1Slice.png and BrainProtonDensitySlice.png (Debian: insighttoolkit5-examples), an aligned
 # noisy pair; without it that column is missing.
@@ -32,6 +44,10 @@ QUALITY_PAIRS = $(if $(ITK),\
 	--pair "real, ITK slice T1 and PD" "$(ITK)/BrainProtonDensitySlice.png" "$(ITK)/BrainT1Slice.png")
 quality: $(VENV)/.dev
 	$(BIN)/python benchmarks/quality.py --labels "$(LABELS)" --output benchmarks/results/quality.json $(QUALITY_PAIRS)
+
+# What each precision costs; LABELS=folder adds synthetic slices to the choice of the calibration.
+precision: $(VENV)/.dev
+	$(BIN)/python benchmarks/precision.py --output benchmarks/results/precision.json $(if $(LABELS),--labels "$(LABELS)")
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --wheel --outdir dist
@@ -44,8 +60,12 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install --constraint constraints.txt --editable '.[demo,dicom,nifti,train,export,dev]'
+	$(PIP) install --constraint constraints.txt --editable '.[demo,dicom,nifti,train,export,tensorrt-rtx,dev]'
 	$(PIP) install --no-deps --constraint constraints.txt fastmri
+	@# The Python half of two TensorRT versions, each in a folder of its own: they share one import name.
+	for version in $(TENSORRT); do \
+		$(PIP) install --no-deps --upgrade --target $(VENV)/tensorrt/$$version tensorrt-cu13-bindings==$$version; \
+	done
 	touch $@
 
 clean:

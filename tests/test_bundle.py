@@ -66,6 +66,7 @@ def test_a_manifest_that_lists_too_little_is_refused(copy: Path) -> None:
         ({"format": 99}, "bundle format 99"),
         ({"surprise": 1}, "unknown fields"),
         ({"scale": "two"}, "scale is 'two', expected int"),
+        ({"precision": "fp4"}, "precision is 'fp4', this SDK knows fp32, fp16, bf16, int8, fp8"),
         ({"files": {"../../weights.bin": "0"}}, "lie in its own folder"),
     ],
 )
