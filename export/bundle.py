@@ -11,6 +11,7 @@ import torch
 
 from minet_sdk import __version__
 from minet_sdk.bundle import GOLDEN, MANIFEST, Bundle, Golden, Manifest, Precision, models_folder, open_bundle, sha256
+from minet_sdk.engines import FOLDER
 from minet_sdk.errors import ExportError
 from minet_sdk.export.accuracy import TOLERANCES, detail_level, rms
 from minet_sdk.export.calibration import Collector, calibrate
@@ -28,7 +29,8 @@ from minet_sdk.training.model import MINet
 _GOLDEN_SIZE = (24, 20)
 """H, W of the golden target."""
 
-_OWN_FILES = (MANIFEST, GOLDEN, WEIGHTS, *(f"{graph}.onnx" for graph in GRAPHS))
+_OWN_FILES = (MANIFEST, GOLDEN, WEIGHTS, *(f"{graph}.onnx" for graph in GRAPHS), FOLDER)
+"""What belongs to one export: plans of the bundle that is replaced are of no use to its successor."""
 
 
 def bundled_checkpoint() -> Path:
