@@ -136,15 +136,11 @@ def fourier_shift(image: npt.NDArray[np.generic], pixels: float) -> Kspace:
     return np.fft.ifft2(spectrum)
 
 
-def _soft_window(height: int, width: int) -> npt.NDArray[np.float64]:
-    """Weight of each measured k-space sample: 1 inside, a raised cosine to 0 at the edge of the measured square."""
-
-    def taper(size: int) -> npt.NDArray[np.float64]:
-        radius = np.abs(np.arange(size) - size // 2) / (size / 2)
-        inside = np.clip((1 - radius) / SOFT_EDGE, 0, 1)
-        return 0.5 - 0.5 * np.cos(np.pi * inside)
-
-    return np.outer(taper(height), taper(width))
+def _soft_taper(size: int) -> npt.NDArray[np.float64]:
+    """Weight of each measured line along one axis: 1 inside, a raised cosine to 0 at the edge of what was measured."""
+    radius = np.abs(np.arange(size) - size // 2) / (size / 2)
+    inside = np.clip((1 - radius) / SOFT_EDGE, 0, 1)
+    return 0.5 - 0.5 * np.cos(np.pi * inside)
 
 
 def _hard_window(height: int, width: int) -> npt.NDArray[np.float64]:
@@ -186,9 +182,33 @@ def enforce_consistency(restored: Array, target: npt.NDArray[np.generic], scale:
     centre = (..., *_centre(kspace.shape, measured.shape))
     height, width = target.shape[-2:]
     if mode == "soft":
-        weight = _soft_window(height, width)
+        weight = np.outer(_soft_taper(height), _soft_taper(width))
     else:
         weight = np.ones((height, width)) if is_complex else _hard_window(height, width)
     kspace[centre] += weight * (measured - kspace[centre])
     projected = from_kspace(kspace)
     return (np.abs(projected) if is_complex else projected.real).astype(np.float32)
+
+
+def soft_consistency_matrices(size: int, scale: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Soft consistency of a real image as matrix products, for devices without an FFT.
+
+    With (down, up) of both axes, `enforce_consistency` of a real target is
+    ``restored + up_rows @ (target - down_rows @ restored @ down_columns.T) @ up_columns.T``: it is linear, and along
+    each axis symmetric in frequency, so that the matrices are real. The Nyquist line of an even matrix is the one
+    exception, and its weight is 0.
+
+    Args:
+        size: low-resolution samples along the axis.
+        scale: magnification.
+
+    Returns:
+        float64 down (size, scale * size), the mean-preserving centre crop of k-space without the Nyquist line, and
+        up (scale * size, size), the interpolation of tapered k-space.
+    """
+    kept = np.arange(size) - size // 2
+    low, high = (np.exp(-2j * np.pi * np.outer(kept, np.arange(n)) / n) / np.sqrt(n) for n in (size, scale * size))
+    has_mirror = np.abs(kept) < size / 2
+    down = low.conj().T @ (has_mirror[:, None] * high) / np.sqrt(scale)
+    up = high.conj().T @ (_soft_taper(size)[:, None] * low) * np.sqrt(scale)
+    return down.real, up.real

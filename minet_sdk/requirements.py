@@ -14,6 +14,10 @@ _EXTRA_OF = {
     "nibabel": "nifti",
     "SimpleITK": "dicom",
     "matplotlib": "demo",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "cuda": "tensorrt",
+    "pycuda": "pycuda",
 }
 
 

@@ -7,92 +7,34 @@ import sys
 import threading
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from minet_sdk import __version__
-from minet_sdk.backends import AUTO, choose, make_runner
-from minet_sdk.backends.base import RunnerOptions
-from minet_sdk.bundle import Bundle
+from minet_sdk.backends import AUTO, Need, choose, make_runner
+from minet_sdk.backends.base import DeviceRunner, RunnerOptions
+from minet_sdk.bundle import Bundle, locate, open_bundle
 from minet_sdk.errors import BackendError, InputError
 from minet_sdk.kspace import Consistency, enforce_consistency
+from minet_sdk.reports import PreparedReference, RuntimeInfo, Stats
+from minet_sdk.shapes import LARGEST_OUTPUT, ShapeRules
+
+if TYPE_CHECKING:
+    from minet_sdk.cuda.arrays import CudaArray, DeviceArray, DlpackArray
+    from minet_sdk.cuda.layer import LayerName
+    from minet_sdk.cuda.slices import DevicePath
 
 Array = npt.NDArray[np.float32]
 AnyArray = npt.NDArray[Any]
 ConsistencyOption = Literal["auto", "off", "soft", "hard"]
 
-LEAST_SIZE = 16
-"""Rows and columns that a low-resolution target must have."""
-
-LARGEST_OUTPUT = 2048 * 2048
-"""Pixels of a restored slice above which a call is refused unless the runtime was made with another limit."""
-
 LATENCIES_KEPT = 10_000
 
 _log = logging.getLogger("minet_sdk")
-
-
-@dataclass(frozen=True)
-class RuntimeInfo:
-    """What a runtime is."""
-
-    model: str
-    model_sha256: str
-    scale: int
-    needs_reference: bool
-    precision: str
-    backend: str
-    provider: str
-    device: str
-    passed_over: dict[str, str]
-    """Backends that `auto` preferred but could not take, with the reason."""
-
-    consistency: str
-    golden_error: float | None
-    """Relative rms difference from the golden vector at load; None for a bare .onnx file, which has none."""
-
-    warm_up_seconds: float
-    peak_memory_mib: float | None
-    """Highest resident memory of this process so far; None where the system does not tell (Windows)."""
-
-    versions: dict[str, str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Latency of restored slices since the runtime was made, without `prepare`."""
-
-    slices: int
-    p50_ms: float | None
-    p95_ms: float | None
-    p99_ms: float | None
-    mean_ms: float | None
-    prepared_slices: int
-    prepare_p50_ms: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class PreparedReference:
-    """Features of a reference, made by `Runtime.prepare`, reusable for any number of targets."""
-
-    shape: tuple[int, ...]
-    """Shape of the reference, (H, W) or (slices, H, W)."""
-
-    model_sha256: str
-    features: tuple[Any, ...]
-    """One entry a slice, in the engine's own form."""
 
 
 class Runtime:
@@ -107,6 +49,10 @@ class Runtime:
         consistency: what to do with the measured centre of k-space: ``off``, ``soft``, ``hard`` (see
             `minet_sdk.kspace.enforce_consistency`), or ``auto``: hard for complex targets, soft for magnitude.
         largest_output: refuse restored slices of more pixels than this.
+        device: ordinal of the GPU, for backends that use one.
+        device_layer: library for GPU memory and streams of the TensorRT backends: ``cuda-core``, or ``pycuda`` for
+            applications that live on it (the context that is current now, their streams and arrays; no CUDA graphs).
+        cuda_graphs: capture and replay CUDA graphs where the backend can.
 
     Raises:
         BundleError: the model is missing, corrupt or was changed.
@@ -122,22 +68,33 @@ class Runtime:
         threads: int | None = None,
         consistency: ConsistencyOption = "auto",
         largest_output: int = LARGEST_OUTPUT,
+        device: int = 0,
+        device_layer: "LayerName" = "cuda-core",
+        cuda_graphs: bool = True,
     ) -> None:
         if consistency not in ("auto", "off", "soft", "hard"):
             raise InputError(f"consistency is {consistency!r}; choose one of auto, off, soft, hard")
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}; give at least 1, or None for the engine's choice")
-        self._choice = choose(backend)
+        if device < 0:
+            raise InputError(f"device is {device}; give the ordinal of a GPU, 0 or more")
+        if device_layer not in ("cuda-core", "pycuda"):
+            raise InputError(f"device_layer is {device_layer!r}; choose one of cuda-core, pycuda")
+        options = RunnerOptions(threads, device, device_layer, cuda_graphs)
+        source, need = _source(model)
+        self._choice = choose(backend, need, options)
         for name, reason in self._choice.passed_over.items():
             _log.info("backend %s passed over: %s", name, reason)
         self._consistency: ConsistencyOption = consistency
-        self._largest_output = largest_output
-        self._runner = make_runner(self._choice.spec, RunnerOptions(threads=threads))
+        self._runner = make_runner(self._choice.spec, options)
+        self._device_path: DevicePath | None = None
         self._lock = threading.Lock()
         self._restore_times: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._prepare_times: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._restored = self._prepared = 0
-        self._bundle = self._runner.activate(model)
+        self._bundle = self._runner.activate(source)
+        manifest = self._bundle.manifest
+        self._rules = ShapeRules(manifest.name, manifest.scale, manifest.needs_reference, largest_output)
         try:
             started = time.perf_counter()
             self._golden_error = self._check_golden()
@@ -175,6 +132,7 @@ class Runtime:
             warm_up_seconds=self._warm_up_seconds,
             peak_memory_mib=_peak_memory_mib(),
             versions={"minet-sdk": __version__, "engine": self._runner.version, "numpy": np.__version__},
+            execution=self._runner.details(),
         )
 
     def consistency_for(self, target: AnyArray) -> Consistency:
@@ -187,26 +145,18 @@ class Runtime:
         """Latencies so far (the last `LATENCIES_KEPT` slices)."""
         with self._lock:
             restore, prepare = np.array(self._restore_times) * 1e3, np.array(self._prepare_times) * 1e3
-            restored, prepared = self._restored, self._prepared
+            return Stats.of(self._restored, restore, self._prepared, prepare)
 
-        def percentile(values: npt.NDArray[np.float64], q: float) -> float | None:
-            return float(np.percentile(values, q)) if len(values) else None
-
-        return Stats(
-            slices=restored,
-            p50_ms=percentile(restore, 50),
-            p95_ms=percentile(restore, 95),
-            p99_ms=percentile(restore, 99),
-            mean_ms=float(restore.mean()) if len(restore) else None,
-            prepared_slices=prepared,
-            prepare_p50_ms=percentile(prepare, 50),
-        )
-
-    def prepare(self, reference: AnyArray) -> PreparedReference:
+    def prepare(self, reference: Any, *, stream: Any = None) -> PreparedReference:
         """Compute what depends on the reference alone, before the target has arrived.
 
+        On a TensorRT backend it returns before the work is done: a target that needs the features waits for them on
+        the device.
+
         Args:
-            reference: (H, W) or (slices, H, W), real, any intensity scale.
+            reference: (H, W) or (slices, H, W), real, any intensity scale. On a TensorRT backend also an array in
+                device memory, see `__call__`.
+            stream: for device arrays, the caller's stream; None for a stream of the runtime's own.
 
         Returns:
             To be passed to a call in place of the reference. It holds the features of every slice in memory (about
@@ -215,41 +165,56 @@ class Runtime:
         Raises:
             InputError: wrong shape, dtype or values, or a single-contrast model.
         """
-        self._require_reference_model()
+        if _is_on_device(reference):
+            return self._on_device().prepare(reference, stream)
+        _refuse_stream(stream)
+        self._rules.check_takes_reference()
         slices = _as_slices(reference, "reference", complex_allowed=False)
-        size = slices.shape[1:]
-        if size[0] % self.scale or size[1] % self.scale or min(size) < LEAST_SIZE * self.scale:
-            raise InputError(
-                f"reference is {_by(size)}; for this x{self.scale} model both must be multiples of {self.scale} "
-                f"and at least {LEAST_SIZE * self.scale}"
-            )
-        self._check_output_size(size)
-        return PreparedReference(
-            np.shape(reference), self._bundle.sha256, tuple(self._encode(piece) for piece in slices)
-        )
+        self._rules.check_alone(slices.shape)
+        features = tuple(self._encode(piece) for piece in slices)
+        return PreparedReference(np.shape(reference), self._bundle.sha256, self._choice.spec.name, features)
 
-    def __call__(self, target: AnyArray, reference: AnyArray | PreparedReference | None = None) -> Array:
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload] # NumPy arrays speak DLPack too; the first one wins
+        self, target: AnyArray, reference: AnyArray | PreparedReference | None = None, *, stream: None = None
+    ) -> Array: ...
+
+    @overload
+    def __call__(
+        self,
+        target: "DlpackArray | CudaArray",
+        reference: "DlpackArray | CudaArray | PreparedReference | None" = None,
+        *,
+        stream: Any = None,
+    ) -> "DeviceArray": ...
+
+    def __call__(self, target: Any, reference: Any = None, *, stream: Any = None) -> "Array | DeviceArray":
         """Restore one slice or a stack of slices.
 
         Args:
-            target: (H, W) or (slices, H, W), real or complex, any intensity scale.
+            target: (H, W) or (slices, H, W), real or complex, any intensity scale. On a TensorRT backend also an array
+                in device memory: anything with DLPack or ``__cuda_array_interface__``, float32, C-contiguous, on the
+                runtime's device. It is read where it is, the result stays on the device, nothing is synchronised, and
+                values are not checked: what is not finite comes out as not finite.
             reference: (scale * H, scale * W) or (slices, scale * H, scale * W), aligned so that low-resolution sample
                 i lies on high-resolution sample scale * i; or the result of `prepare`. None for single-contrast
-                models only.
+                models only. In device memory if the target is.
+            stream: for device arrays, the caller's CUDA stream, on which the inputs are ready and the result is made;
+                None for a stream of the runtime's own, with which both protocols synchronise.
 
         Returns:
             float32 magnitude, (scale * H, scale * W) or (slices, scale * H, scale * W), in the target's intensity.
+            For device arrays a `minet_sdk.cuda.arrays.DeviceArray`.
 
         Raises:
             InputError: wrong shapes, dtypes, sizes or values, or a missing or superfluous reference.
             BackendError: the engine failed, or the runtime is closed.
         """
+        if _is_on_device(target) or _is_on_device(reference):
+            return self._on_device().restore(target, reference, stream)
+        _refuse_stream(stream)
         slices = _as_slices(target, "target", complex_allowed=True)
-        size = slices.shape[1:]
-        if min(size) < LEAST_SIZE:
-            raise InputError(f"target is {_by(size)}; at least {LEAST_SIZE} x {LEAST_SIZE} is needed")
-        expected = (*np.shape(target)[:-2], self.scale * size[0], self.scale * size[1])
-        self._check_output_size(expected[-2:])
+        expected = self._rules.restored(np.shape(target))
         references = self._references(reference, expected)
         restored = np.empty((len(slices), *expected[-2:]), np.float32)
         for index, piece in enumerate(slices):
@@ -278,32 +243,34 @@ class Runtime:
     ) -> AnyArray | PreparedReference | None:
         """The checked reference: prepared, as (slices, H, W), or None."""
         if reference is None:
-            if self._bundle.manifest.needs_reference:
-                raise InputError(f"model {self._bundle.manifest.name} needs a reference of shape {expected}; got none")
+            self._rules.check_reference(None, expected)
             return None
-        self._require_reference_model()
-        shape = reference.shape if isinstance(reference, PreparedReference) else np.shape(reference)
-        if tuple(shape) != expected:
-            raise InputError(
-                f"reference has shape {tuple(shape)}; model {self._bundle.manifest.name} magnifies by {self.scale}, so "
-                f"this target needs {expected}"
-            )
-        if not isinstance(reference, PreparedReference):
+        prepared = isinstance(reference, PreparedReference)
+        self._rules.check_reference(tuple(reference.shape if prepared else np.shape(reference)), expected)
+        if not prepared:
             return _as_slices(reference, "reference", complex_allowed=False)
-        if reference.model_sha256 != self._bundle.sha256:
-            raise InputError("the prepared reference comes from another model: call prepare() of this runtime")
+        reference.check_origin(self._bundle.sha256, self._choice.spec.name)
         return reference
 
-    def _require_reference_model(self) -> None:
-        if not self._bundle.manifest.needs_reference:
-            raise InputError(f"model {self._bundle.manifest.name} is single-contrast and takes no reference")
+    def _on_device(self) -> "DevicePath":
+        """The way of device arrays through this runtime.
 
-    def _check_output_size(self, size: tuple[int, ...]) -> None:
-        if size[-2] * size[-1] > self._largest_output:
+        Raises:
+            InputError: the backend takes host arrays only.
+        """
+        if not isinstance(self._runner, DeviceRunner):
             raise InputError(
-                f"the restored slice would be {_by(size)}, over the limit of {self._largest_output} pixels; "
-                "restore a part of it, or raise largest_output"
+                f"the image is in device memory and backend {self._choice.spec.name} takes host arrays: pass NumPy "
+                "arrays, or choose tensorrt or tensorrt-rtx"
             )
+        with self._lock:
+            if self._device_path is None:
+                from minet_sdk.cuda.slices import DevicePath
+
+                self._device_path = DevicePath(
+                    self._runner, self._bundle, self._rules, self._consistency, self._choice.spec.name
+                )
+            return self._device_path
 
     def _encode(self, reference: AnyArray) -> Any:
         started = time.perf_counter()
@@ -348,6 +315,29 @@ class Runtime:
         return error
 
 
+def _source(model: str | os.PathLike[str]) -> tuple[Bundle | Path, Need]:
+    """The opened bundle, or the bare .onnx file, and what it asks of an engine."""
+    location = locate(model)
+    if location.suffix == ".onnx":
+        return location, Need(bare=True)
+    bundle = open_bundle(model)
+    return bundle, Need(precision=bundle.manifest.precision)
+
+
+def _is_on_device(image: Any) -> bool:
+    """Whether this is an array in a GPU's memory; without the modules for it where it cannot be one."""
+    if image is None or isinstance(image, (np.ndarray, PreparedReference)):
+        return False
+    from minet_sdk.cuda.arrays import is_on_device
+
+    return is_on_device(image)
+
+
+def _refuse_stream(stream: Any) -> None:
+    if stream is not None:
+        raise InputError("stream is for arrays in device memory; host arrays are restored before the call returns")
+
+
 def _peak_memory_mib() -> float | None:
     try:
         resource = importlib.import_module("resource")
@@ -355,10 +345,6 @@ def _peak_memory_mib() -> float | None:
         return None
     per_mib = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mib
-
-
-def _by(size: tuple[int, ...]) -> str:
-    return f"{size[-2]} x {size[-1]}"
 
 
 def _as_slices(image: AnyArray, role: str, *, complex_allowed: bool) -> AnyArray:

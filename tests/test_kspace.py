@@ -17,6 +17,7 @@ from minet_sdk.kspace import (
     fourier_shift,
     from_kspace,
     interpolate,
+    soft_consistency_matrices,
     to_kspace,
     zero_filled,
 )
@@ -280,3 +281,29 @@ def test_consistency_brings_a_wrong_restoration_closer() -> None:
     wrong = (truth + 0.05 * np.cos(12 * x) * np.sin(9 * y)).astype(np.float32)
     for mode in ("soft", "hard"):
         assert psnr(truth, enforce_consistency(wrong, low, 2, mode)) > psnr(truth, wrong) + 3
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("low", [(16, 16), (17, 20), (21, 19), (20, 23)])
+def test_soft_consistency_as_matrix_products(low: tuple[int, int], scale: int) -> None:
+    """Along odd and even axes, against the projection in k-space."""
+    restored, target = 100 * noisy((scale * low[0], scale * low[1])), 100 * noisy(low, 1)
+    (down_rows, up_rows), (down_columns, up_columns) = (soft_consistency_matrices(size, scale) for size in low)
+    projected = restored + up_rows @ (target - down_rows @ restored @ down_columns.T) @ up_columns.T
+    expected = enforce_consistency(restored, target, scale, "soft")  # type: ignore[arg-type] # float64 on purpose
+    np.testing.assert_allclose(projected, expected, atol=1e-6 * expected.max())
+    # Planted fault: the wrong way up misses by far more than rounding.
+    wrong = restored + up_rows @ (target - down_rows @ restored @ down_columns.T) @ up_columns.T * scale
+    assert np.abs(wrong - expected).max() > 1e-2 * expected.max()
+
+
+@pytest.mark.parametrize("size", [16, 17])
+def test_down_matrix_keeps_the_mean_and_has_no_nyquist_line(size: int) -> None:
+    down, up = soft_consistency_matrices(size, 2)
+    assert down.shape == (size, 2 * size)
+    assert up.shape == (2 * size, size)
+    np.testing.assert_allclose(down.sum(axis=1), 1)
+    np.testing.assert_allclose(up.sum(axis=1), 1)
+    alternating = np.cos(np.pi * np.arange(2 * size) / 2)
+    if size % 2 == 0:
+        np.testing.assert_allclose(down @ alternating, 0, atol=1e-12)

@@ -4,9 +4,8 @@ The registry feeds `minet-sdk info`, the choices of the command line, ``backend=
 """
 
 import importlib
-import importlib.util
 from dataclasses import dataclass
-from importlib import metadata
+from typing import Any
 
 from minet_sdk.backends.base import Runner, RunnerOptions
 from minet_sdk.bundle import Precision
@@ -27,6 +26,9 @@ class BackendSpec:
     package: str
     """The module that must be importable."""
 
+    probe: str
+    """Module and function that says why the engine cannot run here: (spec, options, precision) -> one line or empty."""
+
     runner: str
     """Module and class of its runner; imported only when it is used."""
 
@@ -34,28 +36,79 @@ class BackendSpec:
     provider: str
     """The engine's own name of what executes."""
 
+    opens_bare: bool = False
+    """Whether it runs a lone .onnx file, without the prefetch graphs and hashes of a bundle."""
+
+
+_EVERY_PRECISION: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "fp8")
 
 BACKENDS: tuple[BackendSpec, ...] = (
+    BackendSpec(
+        name="tensorrt",
+        device="cuda",
+        extra="tensorrt",
+        package="tensorrt",
+        probe="minet_sdk.backends.probes:tensorrt",
+        runner="minet_sdk.backends.tensorrt:TensorRtRunner",
+        precisions=_EVERY_PRECISION,
+        provider="tensorrt",
+    ),
+    BackendSpec(
+        name="tensorrt-rtx",
+        device="cuda",
+        extra="tensorrt-rtx",
+        package="tensorrt_rtx",
+        probe="minet_sdk.backends.probes:tensorrt",
+        runner="minet_sdk.backends.tensorrt:TensorRtRunner",
+        precisions=_EVERY_PRECISION,
+        provider="tensorrt_rtx",
+    ),
+    BackendSpec(
+        name="onnxruntime-tensorrt",
+        device="cuda",
+        extra="gpu",
+        package="onnxruntime",
+        probe="minet_sdk.backends.probes:onnxruntime",
+        runner="minet_sdk.backends.onnx_runtime:OnnxRuntimeRunner",
+        precisions=("fp32", "fp16"),
+        provider="TensorrtExecutionProvider",
+        opens_bare=True,
+    ),
     BackendSpec(
         name="onnxruntime-cuda",
         device="cuda",
         extra="gpu",
         package="onnxruntime",
+        probe="minet_sdk.backends.probes:onnxruntime",
         runner="minet_sdk.backends.onnx_runtime:OnnxRuntimeRunner",
         precisions=("fp32", "fp16"),
         provider="CUDAExecutionProvider",
+        opens_bare=True,
     ),
     BackendSpec(
         name="onnxruntime",
         device="cpu",
         extra="cpu",
         package="onnxruntime",
+        probe="minet_sdk.backends.probes:onnxruntime",
         runner="minet_sdk.backends.onnx_runtime:OnnxRuntimeRunner",
-        precisions=("fp32", "fp16"),
+        precisions=("fp32", "fp16", "int8", "fp8"),
         provider="CPUExecutionProvider",
+        opens_bare=True,
     ),
 )
 """In the order in which `auto` prefers them."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a model asks of an engine."""
+
+    precision: Precision | None = None
+    """None if it is not known before the engine has read the model."""
+
+    bare: bool = False
+    """A lone .onnx file."""
 
 
 @dataclass(frozen=True)
@@ -86,56 +139,40 @@ def names() -> tuple[str, ...]:
     return tuple(spec.name for spec in BACKENDS)
 
 
-def availability(spec: BackendSpec) -> Availability:
-    """Probe one engine without creating anything on a device."""
-    if importlib.util.find_spec(spec.package) is None:
-        return Availability(spec, f"package {spec.package} is not installed: pip install 'minet-sdk[{spec.extra}]'")
-    conflict = _conflict()
-    if conflict:
-        return Availability(spec, conflict)
-    providers = importlib.import_module(spec.package).get_available_providers()
-    if spec.provider not in providers:
-        return Availability(
-            spec, f"this onnxruntime has no {spec.provider} (it has {', '.join(providers)}): pip install "
-            f"'minet-sdk[{spec.extra}]' in an environment of its own"
-        )  # fmt: skip
-    return Availability(spec, "")
+def availability(spec: BackendSpec, need: Need | None = None, options: RunnerOptions | None = None) -> Availability:
+    """Probe one engine without creating anything on a device.
+
+    Args:
+        spec: the engine.
+        need: what the model asks for; None for the engine by itself.
+        options: of the runner; they say which device is meant.
+    """
+    need = need or Need()
+    if need.bare and not spec.opens_bare:
+        return Availability(spec, "opens bundles only, not a lone .onnx file")
+    if need.precision is not None and need.precision not in spec.precisions:
+        return Availability(spec, f"runs {', '.join(spec.precisions)}, not {need.precision}")
+    return Availability(spec, _attribute(spec.probe)(spec, options or RunnerOptions(), need.precision))
 
 
-def _conflict() -> str:
-    """Both distributions of onnxruntime overwrite each other's files."""
-    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
-    if len(installed) < 2:
-        return ""
-    return "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: pip uninstall both, then one"
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def choose(name: str) -> Choice:
-    """The engine for ``name``, or for ``auto`` the first that is available.
+def choose(name: str, need: Need | None = None, options: RunnerOptions | None = None) -> Choice:
+    """The engine for ``name``, or for ``auto`` the first that can run the model here.
 
     Raises:
         InputError: no such backend.
-        BackendError: it is not available, or none is.
+        BackendError: it cannot, or none can.
     """
     if name == AUTO:
         passed: dict[str, str] = {}
         for spec in BACKENDS:
-            found = availability(spec)
+            found = availability(spec, need, options)
             if found.available:
                 return Choice(spec, passed)
             passed[spec.name] = found.reason
         raise BackendError("no inference engine can run here: " + "; ".join(f"{k}: {v}" for k, v in passed.items()))
     for spec in BACKENDS:
         if spec.name == name:
-            found = availability(spec)
+            found = availability(spec, need, options)
             if not found.available:
                 raise BackendError(f"backend {name} cannot run here: {found.reason}")
             return Choice(spec, {})
@@ -144,5 +181,9 @@ def choose(name: str) -> Choice:
 
 def make_runner(spec: BackendSpec, options: RunnerOptions) -> Runner:
     """A runner of the engine, not yet activated."""
-    module, _, attribute = spec.runner.partition(":")
-    return getattr(importlib.import_module(module), attribute)(spec.provider, options)
+    return _attribute(spec.runner)(spec.provider, spec.precisions, options)
+
+
+def _attribute(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,13 +1,20 @@
-"""ONNX Runtime as an engine, on the CPU or on CUDA; it never falls back from one to the other unasked."""
+"""ONNX Runtime as an engine, on the CPU, on CUDA or through TensorRT; it never falls back from one unasked."""
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from minet_sdk.backends.base import Array, Runner
-from minet_sdk.bundle import Bundle, bare_bundle, locate, open_bundle
+from minet_sdk.backends.base import Array, Runner, RunnerOptions
+from minet_sdk.bundle import Bundle, bare_bundle
+from minet_sdk.engines import cache_folder
 from minet_sdk.errors import BackendError, BundleError, first_line
 from minet_sdk.requirements import require
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+HEAVY_OPERATORS = frozenset({"Conv", "MatMul", "ConvTranspose", "Gemm"})
+"""What must run where it was asked to; shapes and the like may stay on the CPU, where they belong."""
 
 _LOG_ERRORS_ONLY = 3
 
@@ -19,20 +26,18 @@ class OnnxRuntimeRunner(Runner):
     """
 
     _sessions: dict[str, Any]
+    _placement: dict[str, dict[str, int]]
     _bare = False
 
-    def _activate_impl(self, model: str | os.PathLike[str]) -> Bundle:
-        location = locate(model)
-        self._sessions = {}
-        if location.suffix == ".onnx":
-            session = self._session(location)
-            bundle = bare_bundle(location, session.get_modelmeta().custom_metadata_map)
-            self._sessions["model"], self._bare = session, True
-            return bundle
-        bundle = open_bundle(model)
-        for graph in ("reference", "target") if bundle.manifest.needs_reference else ("model",):
-            self._sessions[graph] = self._session(bundle.graph(graph))
-        return bundle
+    def _activate_impl(self, model: Bundle | Path) -> Bundle:
+        self._sessions, self._placement = {}, {}
+        if isinstance(model, Bundle):
+            for graph in ("reference", "target") if model.manifest.needs_reference else ("model",):
+                self._sessions[graph] = self._session(model.graph(graph), model)
+            return model
+        session = self._session(model, None)
+        self._sessions["model"], self._bare = session, True
+        return bare_bundle(model, session.get_modelmeta().custom_metadata_map)
 
     def _deactivate_impl(self) -> None:
         self._sessions = {}
@@ -54,7 +59,11 @@ class OnnxRuntimeRunner(Runner):
         """Name and version of the engine."""
         return f"onnxruntime {require('onnxruntime', 'the onnxruntime backend').__version__}"
 
-    def _session(self, path: Path) -> Any:
+    def details(self) -> dict[str, Any]:
+        """Graph nodes by the provider that runs them, where this version of ONNX Runtime tells."""
+        return {"nodes": self._placement} if self._placement else {}
+
+    def _session(self, path: Path, bundle: Bundle | None) -> Any:
         ort = require("onnxruntime", "the onnxruntime backend")
         options = ort.SessionOptions()
         options.log_severity_level = _LOG_ERRORS_ONLY
@@ -63,18 +72,66 @@ class OnnxRuntimeRunner(Runner):
         options.enable_mem_pattern = False
         if self.options.threads is not None:
             options.intra_op_num_threads = self.options.threads
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        providers = provider_options(self.provider, self.options, bundle)
         try:
-            session = ort.InferenceSession(os.fspath(path), options, providers=[self.provider])
+            session = ort.InferenceSession(os.fspath(path), options, providers=providers)
         except Exception as error:
             # onnxruntime's exceptions share no base class of their own.
             raise BundleError(f"{path} cannot be loaded by onnxruntime: {first_line(error)}") from error
+        # Without this a provider that fails later is replaced by the CPU, and only a line on stdout says so.
+        session.disable_fallback()
         active = session.get_providers()
         if active[0] != self.provider:
             raise BackendError(f"onnxruntime was asked for {self.provider} and took {active[0]}: see `minet-sdk info`")
+        if hasattr(session, "get_provider_graph_assignment_info"):
+            self._placement[path.stem] = self._placed(session, path)
         return session
+
+    def _placed(self, session: Any, path: Path) -> dict[str, int]:
+        """Nodes by provider; refuses a session that computes elsewhere than it was asked to."""
+        nodes: Counter[str] = Counter()
+        stray: Counter[str] = Counter()
+        allowed = {name for name, _ in provider_options(self.provider, self.options, None)}
+        for part in session.get_provider_graph_assignment_info():
+            for node in part.get_nodes():
+                nodes[part.ep_name] += 1
+                if part.ep_name not in allowed and node.op_type in HEAVY_OPERATORS:
+                    stray[f"{node.op_type} on {part.ep_name}"] += 1
+        if stray:
+            listed = ", ".join(f"{count} {what}" for what, count in stray.items())
+            raise BackendError(f"onnxruntime was asked for {self.provider} and put {listed} in {path.name}")
+        return dict(nodes)
 
     def _run(self, graph: str, inputs: dict[str, Array]) -> Any:
         try:
             return self._sessions[graph].run(None, inputs)[0]
         except Exception as error:
             raise BackendError(f"onnxruntime failed in {graph}.onnx: {first_line(error)}") from error
+
+
+def provider_options(provider: str, options: RunnerOptions, bundle: Bundle | None) -> list[tuple[str, dict[str, str]]]:
+    """The providers to ask for, the wanted one first, with their settings.
+
+    Args:
+        provider: ONNX Runtime's name of it.
+        options: of the runner; they say which device.
+        bundle: whose TensorRT engines may be cached; None for a bare file, whose engines are not kept.
+    """
+    device = {"device_id": str(options.device)}
+    # The search times kernels, so that the choice, and with it the last bits, may differ from run to run. TF32 rounds
+    # inputs to 10 bits, which no precision of this SDK means.
+    cuda = (CUDA, {**device, "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"})
+    if provider == CUDA:
+        return [cuda]
+    if provider == TENSORRT:
+        settings = dict(device)
+        if bundle is not None:
+            folder = str(cache_folder(bundle) / "onnxruntime")
+            settings |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
+            settings |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
+            if bundle.manifest.precision == "fp16":
+                settings["trt_fp16_enable"] = "1"
+        # What TensorRT leaves over goes to CUDA, as ONNX Runtime wants it; both are the device that was asked for.
+        return [(TENSORRT, settings), cuda]
+    return [(provider, {})]

@@ -14,6 +14,7 @@ from minet_sdk.backends import AUTO, BACKENDS, availability
 from minet_sdk.bundle import bundled_names, open_bundle
 from minet_sdk.cli.console import print_json, remark
 from minet_sdk.cli.options import Backend, JsonOutput
+from minet_sdk.cuda.driver import probe
 from minet_sdk.runtime import Runtime
 
 
@@ -46,8 +47,9 @@ def models(json: JsonOutput = False) -> None:
 
 
 def info(json: JsonOutput = False) -> None:
-    """Show versions and every inference engine: available, or why not."""
+    """Show versions, GPUs and every inference engine: available, or why not."""
     engines = [availability(spec) for spec in BACKENDS]
+    driver = probe()
     if json:
         print_json(
             {
@@ -55,12 +57,15 @@ def info(json: JsonOutput = False) -> None:
                 "python": platform.python_version(),
                 "numpy": np.__version__,
                 "platform": platform.platform(),
+                "gpus": [str(gpu) for gpu in driver.gpus],
+                "driver": driver.reason or f"supports CUDA {driver.supports}",
                 "backends": {e.spec.name: {"available": e.available, "reason": e.reason} for e in engines},
                 "models": bundled_names(),
             }
         )
         return
     print(f"minet-sdk {__version__}, Python {platform.python_version()}, NumPy {np.__version__}, {sys.platform}")
+    print(f"GPU: {driver.reason or '; '.join(str(gpu) for gpu in driver.gpus)}")
     for engine in engines:
         print(f"{engine.spec.name} ({engine.spec.device}): {engine.reason or 'available'}")
     print(f"models: {', '.join(bundled_names())}")

@@ -1,0 +1,110 @@
+"""What a runtime says of itself, and what `Runtime.prepare` gives; plain data."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from minet_sdk.errors import InputError
+
+
+@dataclass(frozen=True)
+class RuntimeInfo:
+    """What a runtime is."""
+
+    model: str
+    model_sha256: str
+    scale: int
+    needs_reference: bool
+    precision: str
+    backend: str
+    provider: str
+    device: str
+    """``cpu`` or ``cuda``."""
+
+    passed_over: dict[str, str]
+    """Backends that `auto` preferred but could not take, with the reason."""
+
+    consistency: str
+    golden_error: float | None
+    """Relative rms difference from the golden vector at load; None for a bare .onnx file, which has none."""
+
+    warm_up_seconds: float
+    peak_memory_mib: float | None
+    """Highest resident memory of this process so far; None where the system does not tell (Windows)."""
+
+    versions: dict[str, str]
+    execution: dict[str, Any]
+    """On a GPU: the device, the device layer, where each plan comes from, how often CUDA graphs were replayed."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Latency of restored slices since the runtime was made, without `prepare`.
+
+    Device arrays are not counted: their calls return before the work is done. For the same reason the time of
+    `prepare` is that of the call alone on a TensorRT backend.
+    """
+
+    slices: int
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    mean_ms: float | None
+    prepared_slices: int
+    prepare_p50_ms: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def of(
+        cls,
+        restored: int,
+        restore_ms: npt.NDArray[np.float64],
+        prepared: int,
+        prepare_ms: npt.NDArray[np.float64],
+    ) -> "Stats":
+        """From counts and the latencies that were kept, in milliseconds."""
+
+        def percentile(values: npt.NDArray[np.float64], q: float) -> float | None:
+            return float(np.percentile(values, q)) if len(values) else None
+
+        return cls(
+            slices=restored,
+            p50_ms=percentile(restore_ms, 50),
+            p95_ms=percentile(restore_ms, 95),
+            p99_ms=percentile(restore_ms, 99),
+            mean_ms=float(restore_ms.mean()) if len(restore_ms) else None,
+            prepared_slices=prepared,
+            prepare_p50_ms=percentile(prepare_ms, 50),
+        )
+
+
+@dataclass(frozen=True)
+class PreparedReference:
+    """Features of a reference, made by `Runtime.prepare`, reusable for any number of targets."""
+
+    shape: tuple[int, ...]
+    """Shape of the reference, (H, W) or (slices, H, W)."""
+
+    model_sha256: str
+    backend: str
+    features: tuple[Any, ...]
+    """One entry a slice, in the backend's own form."""
+
+    def check_origin(self, model_sha256: str, backend: str) -> None:
+        """Refuse features that another model or backend made.
+
+        Raises:
+            InputError: they are.
+        """
+        for kind, own, other in (("model", self.model_sha256, model_sha256), ("backend", self.backend, backend)):
+            if own != other:
+                raise InputError(f"the prepared reference comes from another {kind}: call prepare() of this runtime")

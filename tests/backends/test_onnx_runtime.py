@@ -1,0 +1,78 @@
+"""ONNX Runtime runs where it was asked to, or the runtime does not open."""
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+
+from minet_sdk import Runtime
+from minet_sdk.backends.base import RunnerOptions
+from minet_sdk.backends.onnx_runtime import CPU, CUDA, TENSORRT, OnnxRuntimeRunner, provider_options
+from minet_sdk.bundle import open_bundle
+from minet_sdk.errors import BackendError, BundleError
+
+
+def test_nodes_are_counted_by_the_provider_that_runs_them(small_bundle: Path) -> None:
+    with Runtime(small_bundle, backend="onnxruntime", threads=1) as runtime:
+        nodes = runtime.info.execution["nodes"]
+    assert set(nodes) == {"reference", "target"}
+    assert all(set(providers) == {CPU} and providers[CPU] > 10 for providers in nodes.values())
+
+
+def test_heavy_nodes_on_another_provider_are_refused(small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted fault: a session that says it is on CUDA while its nodes are not."""
+    session = onnxruntime.InferenceSession
+
+    class Liar:
+        def __init__(self, path: str, options: Any, providers: Any) -> None:
+            self._session = session(path, options, providers=[CPU])
+
+        def get_providers(self) -> list[str]:
+            return [CUDA, CPU]
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._session, name)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Liar)
+    runner = OnnxRuntimeRunner(CUDA, ("fp32",), RunnerOptions())
+    with pytest.raises(BackendError, match=rf"asked for {CUDA} and put \d+ Conv on {CPU} in reference\.onnx"):
+        runner.activate(open_bundle(small_bundle))
+
+
+def test_a_provider_that_is_not_there_is_refused(small_bundle: Path) -> None:
+    """The real thing: this onnxruntime has no CUDA, warns about it, and would run on the CPU."""
+    runner = OnnxRuntimeRunner(CUDA, ("fp32",), RunnerOptions())
+    with pytest.warns(UserWarning, match="not in available provider names"), pytest.raises(BackendError) as error:
+        runner.activate(open_bundle(small_bundle))
+    assert "asked for CUDAExecutionProvider and took CPUExecutionProvider" in str(error.value)
+
+
+def test_a_precision_that_the_backend_does_not_run_is_refused(small_bundle: Path) -> None:
+    """A bare file's precision is known only once it is open."""
+    runner = OnnxRuntimeRunner(CPU, ("fp16",), RunnerOptions())
+    with pytest.raises(BackendError, match=f"model random is fp32; {CPU} runs fp16 only"):
+        runner.activate(small_bundle / "model.onnx")
+    with pytest.raises(BackendError, match="closed"):
+        runner.encode(None)  # type: ignore[arg-type] # never looked at
+
+
+def test_provider_options(small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    bundle = open_bundle(small_bundle)
+    options = RunnerOptions(device=3)
+    assert provider_options(CPU, options, bundle) == [(CPU, {})]
+    ((name, cuda),) = provider_options(CUDA, options, bundle)
+    assert (name, cuda["device_id"], cuda["use_tf32"], cuda["cudnn_conv_algo_search"]) == (CUDA, "3", "0", "HEURISTIC")
+    (first, settings), (second, _) = provider_options(TENSORRT, options, bundle)
+    assert (first, second) == (TENSORRT, CUDA)
+    assert settings["device_id"] == "3"
+    assert settings["trt_engine_cache_path"] == f"/somewhere/minet-sdk/engines/{bundle.sha256}/onnxruntime"
+    assert "trt_fp16_enable" not in settings
+    assert provider_options(TENSORRT, options, None)[0][1] == {"device_id": "3"}
+
+
+def test_a_damaged_graph_is_named(tmp_path: Path) -> None:
+    (tmp_path / "other.onnx").write_bytes(b"\x00\x01 no protobuf")
+    with pytest.raises(BundleError, match=r"other\.onnx cannot be loaded by onnxruntime"):
+        OnnxRuntimeRunner(CPU, ("fp32",), RunnerOptions()).activate(tmp_path / "other.onnx")
