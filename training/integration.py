@@ -7,6 +7,7 @@ of elements and overflow float16.
 import torch
 from torch import Tensor, nn
 
+from minet_sdk.errors import TrainingError
 from minet_sdk.kernels.reference import GRAM_FLOOR, START_GAIN, START_TEMPERATURE, Affinity
 
 
@@ -18,6 +19,9 @@ class MultiStageIntegration(nn.Module):
         released: row maximum minus G, with a learnt gain that starts at 0 (the authors' released code).
         cosine: G_ij / sqrt(G_ii G_jj) over a learnt temperature.
     """
+
+    kernels = False
+    """Whether `forward` goes through `minet_sdk.kernels.torch_operator`; see `use_kernels`."""
 
     def __init__(self, mode: Affinity) -> None:
         super().__init__()
@@ -50,5 +54,33 @@ class MultiStageIntegration(nn.Module):
 
     def forward(self, stages: Tensor) -> Tensor:
         """(N, M, C, H, W) -> (N, M, C, H, W)."""
+        if self.kernels:
+            return self._forward_through_kernels(stages)
         mixing = self.mixing(stages).to(stages.dtype)
         return (mixing @ stages.flatten(2)).view_as(stages)
+
+    def _forward_through_kernels(self, stages: Tensor) -> Tensor:
+        from minet_sdk.kernels.torch_operator import integrate
+
+        temperature = self.log_temperature.exp() if self.mode == "cosine" else 1.0
+        gain = self.gain if self.mode == "released" else 1.0
+        return integrate(stages.flatten(1, 2), stages.shape[1], self.mode, temperature, gain).view_as(stages)
+
+
+def use_kernels(network: nn.Module, enabled: bool = True) -> None:
+    """Let a network's integration run through the operators of `minet_sdk.kernels.torch_operator`, or no longer.
+
+    On CUDA these launch the project's own kernels, in training too; anywhere else they compute what the module does.
+
+    Args:
+        network: anything that holds a `MultiStageIntegration`.
+        enabled: False goes back to plain PyTorch.
+
+    Raises:
+        TrainingError: the network has no integration.
+    """
+    found = [module for module in network.modules() if isinstance(module, MultiStageIntegration)]
+    if not found:
+        raise TrainingError(f"{type(network).__name__} has no multi-stage integration that kernels could run")
+    for module in found:
+        module.kernels = enabled
