@@ -4,14 +4,14 @@ python benchmarks/readme.py
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-QUALITY = ROOT / "benchmarks" / "results" / "quality.json"
+RESULTS = ROOT / "benchmarks" / "results"
 
-START, END = "<!-- quality: written by benchmarks/readme.py -->", "<!-- end of quality -->"
 METHODS = ("bicubic", "zero-filled", "single-contrast, off", "MINet, off", "MINet, soft", "MINet, hard")
 
 
@@ -45,16 +45,44 @@ def _gain(values: dict[str, Any]) -> str:
     return f"{gain} ({low:+.2f} to {high:+.2f})"
 
 
-def with_table(readme: str, report: dict[str, Any]) -> str:
-    """The README with the text between the markers replaced."""
-    before, rest = readme.split(START)
-    _, after = rest.split(END)
-    return f"{before}{START}\n{quality_table(report)}{END}{after}"
+def precision_table(report: dict[str, Any]) -> str:
+    """Markdown of the precision report: one row a precision, change in dB against float32 for each model."""
+    models: dict[str, dict[str, Any]] = report["results"]
+    lines = ["| | limit | " + " | ".join(f"{name} | weights" for name in models) + " |"]
+    lines.append("|---" * (2 + 2 * len(models)) + "|")
+    for precision, first in next(iter(models.values())).items():
+        cells = [precision, f"{first['limit_db']:g} dB"]
+        for results in models.values():
+            by_execution: list[dict[str, Any]] = list(results[precision]["executed_by"].values())
+            low, high = by_execution[0]["change_db_interval"]
+            cells.append(f"{by_execution[0]['change_db_mean']:+.3f} dB ({low:+.3f} to {high:+.3f})")
+            cells.append(f"{results[precision]['bytes']['weights.bin'] / 1e6:.2f} MB")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"quality": quality_table, "precision": precision_table}
+"""By the name of the JSON file, which is also that of the README's markers."""
+
+
+def load(name: str) -> dict[str, Any]:
+    """One of the committed reports."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def with_tables(readme: str) -> str:
+    """The README with the text between all markers replaced."""
+    for name, table in TABLES.items():
+        start, end = f"<!-- {name}: written by benchmarks/readme.py -->", f"<!-- end of {name} -->"
+        before, rest = readme.split(start)
+        _, after = rest.split(end)
+        readme = f"{before}{start}\n{table(load(name))}{end}{after}"
+    return readme
 
 
 def main() -> None:
     """Rewrite README.md."""
-    README.write_text(with_table(README.read_text(encoding="utf-8"), json.loads(QUALITY.read_text())), encoding="utf-8")
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """The README's figures are those of the committed JSON, and of the models that are bundled."""
 
 import importlib.util
-import json
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import pytest
 
-from minet_sdk.bundle import open_bundle
+from minet_sdk.bundle import Precision, open_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,19 +23,28 @@ def readme() -> ModuleType:
 
 
 def test_tables_are_those_of_the_json(readme: ModuleType) -> None:
-    text, report = readme.README.read_text(encoding="utf-8"), json.loads(readme.QUALITY.read_text())
-    assert readme.with_table(text, report) == text
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.with_tables(text) == text
 
 
 def test_figures_are_those_of_the_bundled_models(readme: ModuleType) -> None:
-    report = json.loads(readme.QUALITY.read_text())
-    for scale, sha in report["models"].items():
+    for scale, sha in readme.load("quality")["models"].items():
         assert open_bundle(f"minet-{scale}").sha256 == sha
+    for name, sha in readme.load("precision")["models"].items():
+        assert open_bundle(name).sha256 == sha
+
+
+def test_every_precision_keeps_its_limit(readme: ModuleType) -> None:
+    for by_precision in readme.load("precision")["results"].values():
+        assert set(by_precision) == set(get_args(Precision))
+        for result in by_precision.values():
+            for found in result["executed_by"].values():
+                assert abs(found["change_db_mean"]) <= result["limit_db"]
 
 
 def test_bundled_models_keep_their_promise(readme: ModuleType) -> None:
     """At least 2 dB over zero-filled at x4, 1 dB at x2 on synthetic subjects and no loss at x2 on the bundled pair."""
-    results = json.loads(readme.QUALITY.read_text())["results"]
+    results = readme.load("quality")["results"]
     for scale, least in (("x2", 1.0), ("x4", 2.0)):
         for name, by_method in results[scale].items():
             gain = by_method["MINet, soft"]["gain_db"]
