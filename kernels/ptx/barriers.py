@@ -39,19 +39,11 @@ class Meeting:
 
         Returns:
             The CTAs in which someone did.
-
-        Raises:
-            BarrierError: nobody may; the error carries the instruction and ``cta`` is the index of a stuck one.
         """
-        if (
-            all(len(run.waiting) == 1 for run in self._runs)
-            and len({next(iter(run.waiting)) for run in self._runs}) == 1
-        ):
-            index = next(iter(self._runs[0].waiting))
-            barrier = self._barrier(index)
-            if barrier.count is None and all(run.waiting[index] is None for run in self._runs):
-                self._release(index, [None for _ in self._runs], barrier.vote)
-                return np.ones(self._ctas, bool)
+        index = self._common()
+        if index is not None:
+            self._release(index, [None for _ in self._runs], self._barrier(index).vote)
+            return np.ones(self._ctas, bool)
         released = np.zeros(self._ctas, bool)
         places = [self._places(run) for run in self._runs]
         for index in sorted({index for run in self._runs for index in run.waiting}):
@@ -59,6 +51,15 @@ class Meeting:
                 released |= self._meet_all(index, places)
         released |= self._meet_counted(places)
         return released
+
+    def _common(self) -> int | None:
+        """The one barrier that every thread of every CTA waits at, which is the usual case."""
+        places = {index for run in self._runs for index in run.waiting}
+        if len(places) != 1 or any(mask is not None for run in self._runs for mask in run.waiting.values()):
+            return None
+        index = places.pop()
+        complete = all(run.waiting for run in self._runs) and self._barrier(index).count is None
+        return index if complete else None
 
     def stuck(self) -> tuple[Execution, int, BarrierError]:
         """A set of warps, one of its lanes that waits in vain, and the error that says so."""

@@ -21,7 +21,7 @@ WIDTHS: dict[str, int] = {
 RAW: dict[int, Any] = {1: np.bool_, 8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
 """How a register of so many bits is stored."""
 
-SIGNED: dict[int, Any] = {8: np.int8, 16: np.int16, 32: np.int32, 64: np.int64}
+_SIGNED: dict[int, Any] = {8: np.int8, 16: np.int16, 32: np.int32, 64: np.int64}
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _formats() -> dict[str, Format]:
     forms.append(_view("f16", np.float16))
     for bits in (8, 16, 32, 64):
         forms += [_view(f"{kind}{bits}", RAW[bits]) for kind in "bu"]
-        forms.append(_view(f"s{bits}", SIGNED[bits]))
+        forms.append(_view(f"s{bits}", _SIGNED[bits]))
     forms.append(Format("bf16", 16, np.uint16, np.float32, bf16_to_f32, f32_to_bf16))
     packed_half = Format(
         "f16x2",

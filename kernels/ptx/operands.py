@@ -151,9 +151,7 @@ class Decoder:
         width = self.widths[slot]
         if width < form.bits or (width != form.bits and (form.is_float or form.bits == 1)):
             raise UnsupportedError(f"register {operand.name} of {width} bits cannot take a .{form.name}")
-        raw = RAW[width]
-        # The cast from a shorter signed type repeats its sign.
-        encode = form.encode if width == form.bits else lambda value: value.astype(raw)
+        encode = form.encode if width == form.bits else _extension(width)
         if slot in self._tracked:
             return lambda lanes, value: _write_tracked(lanes, slot, encode(value))
 
@@ -187,6 +185,12 @@ class Decoder:
         else:
             constant = np.int64(self.layout.address(operand.base.name) + operand.base.offset) + offset
         return lambda lanes: constant
+
+
+def _extension(width: int) -> Callable[[Value], Value]:
+    """A shorter integer as bits of a register; the cast from a signed type repeats its sign."""
+    raw = RAW[width]
+    return lambda value: value.astype(raw)
 
 
 def _write_tracked(lanes: Lanes, slot: int, bits: Value) -> None:

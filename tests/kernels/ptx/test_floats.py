@@ -108,6 +108,8 @@ def hard_triples(exact: Any, form: str) -> list[tuple[float, float, float]]:
     if form == "f32":
         triples += [(2.0**-70, 2.0**-79 * (1 + 2.0**-23), 2.0**-149), (2.0**-75, 2.0**-75, 0.0)]
         triples += [(2.0**-75, -(2.0**-75), 2.0**-126), (1.5 * 2.0**-75, 2.0**-75, 2.0**-148)]
+        # The same below the normal numbers.
+        triples += [(2.0**-75 * (1 + 2.0**-23), 2.0**-75 * (1 - 2.0**-23), 2.0**-127 + 2.0**-149)]
         # Beside a sum of 1 the product is a tie of float32 to within what float64 holds.
         near = [2.0**-12 * (1 + sign * 2.0**-23) for sign in (-1, 1)]
         triples += [(x, y, z) for x in near for y in near for z in (1.0, 1 + 2.0**-23, -1.0, -1 - 2.0**-23)]
@@ -124,11 +126,15 @@ def test_fused_multiply_add_rounds_once(execute: Any, exact: Any, form: str, mod
     compare(result, [exact.multiply_add(*triple, form, mode) for triple in triples], exact, form)
 
 
-def test_fused_multiply_add_differs_from_two_roundings(execute: Any) -> None:
-    """The product is just below half a unit of an odd sum: float64 rounds it to the half, and that to the even side."""
-    a, b = np.array([2.0**-12 * (1 + 2.0**-23)], np.float32), np.array([2.0**-12 * (1 - 2.0**-23)], np.float32)
-    c = np.array([1 + 2.0**-23], np.float32)
-    assert (a.astype(float) * b + c).astype(np.float32) == 1 + 2.0**-22
+@pytest.mark.parametrize(("factor", "first", "unit"), [(2.0**-12, 1.0, 2.0**-23), (2.0**-75, 2.0**-127, 2.0**-149)])
+def test_fused_multiply_add_differs_from_two_roundings(execute: Any, factor: float, first: float, unit: float) -> None:
+    """The product is just below half a unit of an odd sum: float64 rounds it to the half, and that to the even side.
+
+    Among normal numbers and among subnormal ones.
+    """
+    a, b = (np.array([factor * (1 + sign * 2.0**-23)], np.float32) for sign in (1, -1))
+    c = np.array([first + unit], np.float32)
+    assert (a.astype(float) * b + c).astype(np.float32) == first + 2 * unit
     assert execute("fma.rn.f32", np.float32, a, b, c) == c
 
 

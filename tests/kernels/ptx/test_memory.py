@@ -45,7 +45,7 @@ def run(kernel_of: Any, body: str, *, threads: int = 1, before: str = SHARED, **
         ("mov.u32 %r2, second; ld.shared.u32 %r3, [%r2+16];", "4 bytes. at byte 16 of second, which has 16"),
         ("mov.u32 %r2, second; mov.u32 %r4, first; st.shared.u32 [%r2+-4], 1;", "of first, which has 16"),
         ("mov.u32 %r2, first; st.shared.u32 [%r2+-4], 1;", "before the first variable"),
-        ("mov.u32 %r2, first; mov.u32 %r4, second; st.shared.u32 [%r2+20], 1;", "of first, which has 16"),
+        ("mov.u32 %r2, first; mov.u32 %r4, second; st.shared.u32 [%r2+24], 1;", "of first, which has 16"),
         ("mov.u32 %r2, first; mov.u32 %r4, second; st.shared.u32 [%r2+100000], 1;", "of second, which has 16"),
     ],
 )

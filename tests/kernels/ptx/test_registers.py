@@ -49,6 +49,8 @@ def run(kernel_of: Any, body: str, schedule: Any) -> Any:
 def test_unwritten_registers(kernel_of: Any, schedule: str) -> None:
     with pytest.raises(UninitialisedError, match=r"thread \(5, 0, 0\): register %r2 is read before it is written"):
         run(kernel_of, "@%p1 mov.u32 %r2, 1; add.u32 %r3, %r2, 1;", schedule)
+    with pytest.raises(UninitialisedError, match="register %f2"):
+        run(kernel_of, "mov.u32 %r3, 0; add.f32 %f1, %f2, %f2;", schedule)
     with pytest.raises(UninitialisedError, match="register %rd2"):
         run(kernel_of, "ld.global.u32 %r3, [%rd2];", schedule)
     with pytest.raises(UninitialisedError, match="register %p7"):
