@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 TENSORRT := 10.16.1.11 11.4.0.106
-SOURCES := minet_sdk export kernels training benchmarks tools tests
+SOURCES := minet_sdk export kernels training benchmarks tools tests setup.py
+NATIVE := kernels/native/libminet.so
 
-.PHONY: demo test lint types unit slow kernels kernels-check quality precision wheel clean
+.PHONY: demo test lint types unit slow sanitize kernels kernels-check quality precision wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/minet-sdk demo --output out/demo --overwrite
@@ -21,13 +22,24 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-unit: $(VENV)/.dev
+unit: $(VENV)/.dev $(NATIVE)
 	tools/system_packages.sh
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+	@# The wheel's tests take longest, so one worker starts with them.
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/test_packaging.py tests
 
 # Tests that take minutes; run them when you touch what they cover.
 slow: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+
+# The native engine, when its sources are newer; installing compiles it the first time.
+$(NATIVE): $(wildcard kernels/native/src/* kernels/native/include/*) kernels/native/build.py $(VENV)/.dev
+	$(BIN)/python kernels/native/build.py
+
+# Damaged plans under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
+sanitize: $(VENV)/.dev $(NATIVE)
+	for sanitizer in address thread; do \
+		MINET_SANITIZER=$$sanitizer $(BIN)/pytest tests/kernels/native/test_library.py -k damaged_plans || exit 1; \
+	done
 
 # The shipped PTX from kernels/csrc, and whether it still is what the sources give and every architecture assembles.
 kernels: $(VENV)/.dev

@@ -1,5 +1,6 @@
 """Checkpoint in, bundle out: written into a temporary folder, validated there, and only then given its name."""
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -10,13 +11,25 @@ import numpy as np
 import torch
 
 from minet_sdk import __version__
-from minet_sdk.bundle import GOLDEN, MANIFEST, Bundle, Golden, Manifest, Precision, models_folder, open_bundle, sha256
+from minet_sdk.bundle import (
+    GOLDEN,
+    MANIFEST,
+    NATIVE_PLAN,
+    Bundle,
+    Golden,
+    Manifest,
+    Precision,
+    models_folder,
+    open_bundle,
+    sha256,
+)
 from minet_sdk.engines import FOLDER
 from minet_sdk.errors import ExportError
 from minet_sdk.export.accuracy import TOLERANCES, detail_level, rms
 from minet_sdk.export.calibration import Collector, calibrate
 from minet_sdk.export.examples import example
 from minet_sdk.export.graphs import GRAPHS, graphs_of
+from minet_sdk.export.native_plan import write_native_plan
 from minet_sdk.export.onnx_from_torch import onnx_from_torch
 from minet_sdk.export.quantise import LARGEST
 from minet_sdk.export.slices import Slices, bundled_slices, read_slices
@@ -26,10 +39,12 @@ from minet_sdk.normalisation import Normalisation
 from minet_sdk.training.checkpoint import Checkpoint, load_checkpoint
 from minet_sdk.training.model import MINet
 
+_log = logging.getLogger("minet_sdk")
+
 _GOLDEN_SIZE = (24, 20)
 """H, W of the golden target."""
 
-_OWN_FILES = (MANIFEST, GOLDEN, WEIGHTS, *(f"{graph}.onnx" for graph in GRAPHS), FOLDER)
+_OWN_FILES = (MANIFEST, GOLDEN, WEIGHTS, NATIVE_PLAN, *(f"{graph}.onnx" for graph in GRAPHS), FOLDER)
 """What belongs to one export: plans of the bundle that is replaced are of no use to its successor."""
 
 
@@ -123,6 +138,11 @@ def write_bundle(network: MINet, manifest: Manifest, golden: Golden, folder: Pat
         (folder / f"{graph}.onnx").write_bytes(model.SerializeToString())
     weights.write(folder)
     golden.save(folder / GOLDEN)
+    if manifest.precision == "fp32":
+        try:
+            write_native_plan(folder)
+        except ExportError as error:
+            _log.warning("%s has no native.plan, other engines run it: %s", manifest.name, error)
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     (folder / MANIFEST).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
 

@@ -5,6 +5,7 @@ model.onnx        target, reference -> restored
 reference.onnx    reference -> reference_features     (not for single-contrast models)
 target.onnx       target, reference_features -> restored
 weights.bin       the weights that all graphs share
+native.plan       model.onnx in the form of the native CPU engine; fp32 only, its weights stand in weights.bin
 golden.npz        inputs and the restored image that the trained network gave for them
 """
 
@@ -26,6 +27,7 @@ from minet_sdk.normalisation import Normalisation
 FORMAT = 1
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
+NATIVE_PLAN = "native.plan"
 METADATA_KEY = "minet.manifest"
 """Where a graph carries its own manifest, so that a bare .onnx file opens too."""
 

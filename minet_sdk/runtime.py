@@ -321,7 +321,7 @@ def _source(model: str | os.PathLike[str]) -> tuple[Bundle | Path, Need]:
     if location.suffix == ".onnx":
         return location, Need(bare=True)
     bundle = open_bundle(model)
-    return bundle, Need(precision=bundle.manifest.precision)
+    return bundle, Need(precision=bundle.manifest.precision, files=frozenset(bundle.manifest.files))
 
 
 def _is_on_device(image: Any) -> bool:

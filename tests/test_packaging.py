@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("minet_sdk", "export", "kernels", "training")
-FILES = ("pyproject.toml", "README.md", "LICENSE", "THIRD_PARTY_NOTICES.md")
+FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "THIRD_PARTY_NOTICES.md")
 
 
 def run(*command: object, cwd: Path) -> str:
@@ -57,6 +57,9 @@ def test_wheel_holds_models_study_and_notices(wheel: Path) -> None:
         "minet_sdk/models/minet-x4/weights.bin",
         "minet_sdk/study/NOTICE.txt",
         "minet_sdk/training/model.py",
+        "minet_sdk/kernels/compiled/minet_sm80.ptx",
+        "minet_sdk/kernels/native/libminet.so",
+        "minet_sdk/kernels/native/include/minet.h",
     ):
         assert name in names
     assert sum("minet_sdk/study/t2/" in name for name in names) == len(list((ROOT / "minet_sdk/study/t2").iterdir()))
@@ -75,9 +78,11 @@ def test_help_version_and_runtime_work_there(bare: Path, tmp_path: Path) -> None
     for command in ("demo", "run", "models", "info", "verify", "export", "train"):
         run(bare / "minet-sdk", command, "--help", cwd=tmp_path)
     code = "from minet_sdk import Runtime; print(Runtime('minet-x2').info.backend)"
-    assert run(bare / "python", "-c", code, cwd=tmp_path).strip() == "onnxruntime"
+    assert run(bare / "python", "-c", code, cwd=tmp_path).strip() == "native"
     assert json.loads(run(bare / "minet-sdk", "models", "--json", cwd=tmp_path))[0]["name"] == "minet-x2"
-    assert "onnxruntime (cpu): available" in run(bare / "minet-sdk", "info", cwd=tmp_path)
+    engines = run(bare / "minet-sdk", "info", cwd=tmp_path)
+    assert "native (cpu): available" in engines
+    assert "onnxruntime (cpu): available" in engines
     assert "files match their SHA-256" in run(bare / "minet-sdk", "verify", "minet-x4", cwd=tmp_path)
 
 

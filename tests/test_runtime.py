@@ -32,9 +32,9 @@ def phantom(slices: int, height: int, width: int, seed: int = 0) -> Array:
     return image.astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def runtime(small_bundle: Path) -> Runtime:
-    return Runtime(small_bundle, threads=1)
+@pytest.fixture(scope="module", params=["native", "onnxruntime"])
+def runtime(small_bundle: Path, request: pytest.FixtureRequest) -> Runtime:
+    return Runtime(small_bundle, backend=request.param, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_two_graphs_give_the_bits_of_the_one_graph(small_bundle: Path, pair: tup
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(small_bundle / "model.onnx", options, providers=["CPUExecutionProvider"])
     normalisation = Normalisation()
-    with Runtime(small_bundle, threads=1, consistency="off") as runtime:
+    with Runtime(small_bundle, backend="onnxruntime", threads=1, consistency="off") as runtime:
         for low, guide in zip(target, reference, strict=True):
             statistics = normalisation.statistics(low)
             inputs = {"target": normalisation.apply(low), "reference": normalisation.apply(guide)}
@@ -192,15 +192,16 @@ def test_single_contrast_models_take_no_reference(make_bundle: Callable[..., Bun
             runtime.prepare(np.zeros((40, 48)))
 
 
-def test_a_bare_onnx_file_opens(
-    small_bundle: Path, tmp_path: Path, runtime: Runtime, pair: tuple[Array, Array]
-) -> None:
+def test_a_bare_onnx_file_opens(small_bundle: Path, tmp_path: Path, pair: tuple[Array, Array]) -> None:
     for name in ("model.onnx", "weights.bin"):
         shutil.copy(small_bundle / name, tmp_path / name)
+    with Runtime(small_bundle, backend="onnxruntime", threads=1) as runtime:
+        expected = runtime(*pair)
     with Runtime(tmp_path / "model.onnx", threads=1) as bare:
         assert bare.info.golden_error is None
-        assert np.array_equal(bare(*pair), runtime(*pair))
-        assert np.array_equal(bare(pair[0], bare.prepare(pair[1])), runtime(*pair))
+        assert bare.info.passed_over["native"] == "opens bundles only, not a lone .onnx file"
+        assert np.array_equal(bare(*pair), expected)
+        assert np.array_equal(bare(pair[0], bare.prepare(pair[1])), expected)
 
 
 def test_someone_elses_onnx_file_is_refused(tmp_path: Path) -> None:
@@ -241,9 +242,10 @@ def test_info_and_stats_tell_what_happened(small_bundle: Path, pair: tuple[Array
     assert 20 < info.peak_memory_mib < 20_000
 
 
-def test_auto_says_what_it_passed_over(runtime: Runtime) -> None:
-    assert runtime.info.backend == "onnxruntime"
-    assert "CUDAExecutionProvider" in runtime.info.passed_over["onnxruntime-cuda"]
+def test_auto_says_what_it_passed_over(small_bundle: Path) -> None:
+    with Runtime(small_bundle) as runtime:
+        assert runtime.info.backend == "native"
+        assert "CUDAExecutionProvider" in runtime.info.passed_over["onnxruntime-cuda"]
 
 
 def test_a_closed_runtime_says_so(small_bundle: Path, pair: tuple[Array, Array]) -> None:

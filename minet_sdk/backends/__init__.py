@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minet_sdk.backends.base import Runner, RunnerOptions
-from minet_sdk.bundle import Precision
+from minet_sdk.bundle import NATIVE_PLAN, Precision
 from minet_sdk.errors import BackendError, InputError
 
 AUTO = "auto"
@@ -21,10 +21,10 @@ class BackendSpec:
     name: str
     device: str
     extra: str
-    """`pip install 'minet-sdk[extra]'` brings it."""
+    """`pip install 'minet-sdk[extra]'` brings it; empty if it comes with the SDK."""
 
     package: str
-    """The module that must be importable."""
+    """The module that must be importable; empty if it comes with the SDK."""
 
     probe: str
     """Module and function that says why the engine cannot run here: (spec, options, precision) -> one line or empty."""
@@ -38,6 +38,9 @@ class BackendSpec:
 
     opens_bare: bool = False
     """Whether it runs a lone .onnx file, without the prefetch graphs and hashes of a bundle."""
+
+    file: str = ""
+    """The file of a bundle that it runs instead of the ONNX graphs, which not every bundle has."""
 
 
 _EVERY_PRECISION: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "fp8")
@@ -86,6 +89,17 @@ BACKENDS: tuple[BackendSpec, ...] = (
         opens_bare=True,
     ),
     BackendSpec(
+        name="native",
+        device="cpu",
+        extra="",
+        package="",
+        probe="minet_sdk.backends.probes:native",
+        runner="minet_sdk.backends.native:NativeRunner",
+        precisions=("fp32",),
+        provider="native",
+        file=NATIVE_PLAN,
+    ),
+    BackendSpec(
         name="onnxruntime",
         device="cpu",
         extra="cpu",
@@ -109,6 +123,9 @@ class Need:
 
     bare: bool = False
     """A lone .onnx file."""
+
+    files: frozenset[str] | None = None
+    """What the bundle holds; None for the engine by itself."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +169,8 @@ def availability(spec: BackendSpec, need: Need | None = None, options: RunnerOpt
         return Availability(spec, "opens bundles only, not a lone .onnx file")
     if need.precision is not None and need.precision not in spec.precisions:
         return Availability(spec, f"runs {', '.join(spec.precisions)}, not {need.precision}")
+    if need.files is not None and spec.file and spec.file not in need.files:
+        return Availability(spec, f"the model has no {spec.file}: export it again")
     return Availability(spec, _attribute(spec.probe)(spec, options or RunnerOptions(), need.precision))
 
 

@@ -53,6 +53,11 @@ def tensorrt(spec: BackendSpec, options: RunnerOptions, precision: Precision | N
     return ""
 
 
+def native(spec: BackendSpec, options: RunnerOptions, precision: Precision | None) -> str:
+    """Why the SDK's own CPU engine cannot run; empty if it can."""
+    return importlib.import_module("minet_sdk.backends.native").probe()
+
+
 def device_problem(
     driver: Driver, options: RunnerOptions, precision: Precision | None, cuda: tuple[int, int] | None = None
 ) -> str:

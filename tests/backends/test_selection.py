@@ -56,7 +56,7 @@ def onnxruntime_with(*providers: str) -> types.SimpleNamespace:
 
 
 def test_the_registry_is_data_in_the_order_of_preference() -> None:
-    assert names() == ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "onnxruntime-cuda", "onnxruntime")
+    assert names() == ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "onnxruntime-cuda", "native", "onnxruntime")
     for entry in BACKENDS:
         values = [getattr(entry, field.name) for field in fields(entry)]
         assert all(isinstance(value, (str, bool, tuple)) for value in values)
@@ -67,7 +67,8 @@ def test_the_registry_is_data_in_the_order_of_preference() -> None:
 
 
 def test_the_cpu_is_what_is_left_here() -> None:
-    assert choose("auto").spec.name == "onnxruntime"
+    assert choose("auto").spec.name == "native"
+    assert choose("auto", Need("int8")).spec.name == "onnxruntime"
     assert availability(spec("onnxruntime")).available
     assert choose("onnxruntime").passed_over == {}
 
@@ -75,13 +76,13 @@ def test_the_cpu_is_what_is_left_here() -> None:
 def test_missing_packages_come_first(packages: Callable[..., None], driver: Callable[[Driver], None]) -> None:
     driver(NONE)
     packages()
-    for entry in BACKENDS:
+    for entry in (entry for entry in BACKENDS if entry.package):
         reason = availability(entry).reason
         assert reason == f"package {entry.package} is not installed: pip install 'minet-sdk[{entry.extra}]'"
     packages(tensorrt=object())
     assert "package cuda.core is not installed: pip install 'minet-sdk[tensorrt]'" in availability(BACKENDS[0]).reason
     with pytest.raises(BackendError, match=r"no inference engine can run here: tensorrt: package cuda\.core"):
-        choose("auto")
+        choose("auto", Need("bf16"))
 
 
 def test_the_other_device_layer_needs_the_other_package(

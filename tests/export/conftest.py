@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from minet_sdk.bundle import Bundle, Manifest
+from minet_sdk.bundle import Bundle, Manifest, open_bundle
 from minet_sdk.export.bundle import export_bundle
 from minet_sdk.export.slices import Slices, bundled_slices
 from minet_sdk.training.checkpoint import save_checkpoint
 from minet_sdk.training.config import MinetConfig
 from minet_sdk.training.model import MINet, build
+
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 def _small_network(**changes: object) -> MINet:
@@ -76,14 +78,13 @@ def slices() -> Slices:
 
 
 @pytest.fixture(scope="session")
-def bundle_of(checkpoint: Path, slices: Slices, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
+def bundle_of(checkpoint: Path, slices: Slices, once: Once) -> Callable[[str], Bundle]:
     """The bundle of the network in a precision, made once; tests copy it before they change it."""
-    made: dict[str, Bundle] = {}
 
     def make(precision: str) -> Bundle:
-        if precision not in made:
-            output = tmp_path_factory.mktemp("bundles") / precision
-            made[precision] = export_bundle(checkpoint, output, precision, calibration=slices)  # type: ignore[arg-type]
-        return made[precision]
+        def export(folder: Path) -> None:
+            export_bundle(checkpoint, folder / precision, precision, calibration=slices)  # type: ignore[arg-type]
+
+        return open_bundle(once(f"export {precision}", export) / precision)
 
     return make

@@ -44,7 +44,8 @@ def overflowing(small_network: Callable[..., MINet], tmp_path: Path) -> Path:
 @pytest.mark.parametrize("precision", get_args(Precision))
 def test_bundle_opens_and_says_what_it_is(bundle_of: Callable[[str], Bundle], network: MINet, precision: str) -> None:
     manifest = open_bundle(bundle_of(precision).location).manifest
-    assert sorted(manifest.files) == ["golden.npz", "model.onnx", "reference.onnx", "target.onnx", "weights.bin"]
+    plan = ["native.plan"] if precision == "fp32" else []
+    assert sorted(manifest.files) == ["golden.npz", "model.onnx", *plan, "reference.onnx", "target.onnx", "weights.bin"]
     assert (manifest.name, manifest.precision, manifest.scale) == (precision, precision, 2)
     assert manifest.affinity == "cosine"
     assert manifest.needs_reference
@@ -73,7 +74,7 @@ def test_golden_vector_is_what_the_network_restores(
 
 def test_single_contrast_bundle_has_one_graph(simple_checkpoint: Path, tmp_path: Path) -> None:
     bundle = export_bundle(simple_checkpoint, tmp_path / "simple", name="other")
-    assert sorted(bundle.manifest.files) == ["golden.npz", "model.onnx", "weights.bin"]
+    assert sorted(bundle.manifest.files) == ["golden.npz", "model.onnx", "native.plan", "weights.bin"]
     assert (bundle.manifest.name, bundle.manifest.affinity) == ("other", "none")
     golden = bundle.golden()
     assert golden is not None
@@ -91,7 +92,7 @@ def test_existing_output_is_kept_unless_told_otherwise(simple_checkpoint: Path, 
     shutil.copy(simple_checkpoint, output / "checkpoint.safetensors")
     (output / "reference.onnx").write_text("of the old bundle")
     export_bundle(output / "checkpoint.safetensors", output, overwrite=True)
-    assert sorted(open_bundle(output).manifest.files) == ["golden.npz", "model.onnx", "weights.bin"]
+    assert sorted(open_bundle(output).manifest.files) == ["golden.npz", "model.onnx", "native.plan", "weights.bin"]
     assert (output / "checkpoint.safetensors").read_bytes() == simple_checkpoint.read_bytes()
     assert not (output / "reference.onnx").exists()
 

@@ -1,0 +1,631 @@
+// The arithmetic of the engine, compiled once for AVX2 with FMA and once for AVX-512 (MINET_KERNELS names the table).
+//
+// 3x3 convolutions run as Winograd F(4x4, 3x3): a strip of tiles is transformed, multiplied point by point and
+// transformed back while it is in the second-level cache. Features are stored pixel by pixel (NHWC).
+#include "kernels.h"
+
+#include "vector.h"
+
+namespace minet {
+namespace {
+
+constexpr int cache_line = 16;  // floats
+constexpr int channels_of_group = group_panels * panel;
+
+// One dimension of the input transform, B^T d.
+template <class V>
+inline void input_points(const V d[6], V out[6]) {
+  const V two = V::all(2.0f), four = V::all(4.0f), five = V::all(5.0f);
+  out[0] = multiply_subtract(four, d[0], five * d[2]) + d[4];
+  const V a = subtract_product(d[4], four, d[2]), b = subtract_product(d[3], four, d[1]);
+  out[1] = a + b;
+  out[2] = a - b;
+  const V e = d[4] - d[2], f = two * (d[3] - d[1]);
+  out[3] = e + f;
+  out[4] = e - f;
+  out[5] = multiply_subtract(four, d[1], five * d[3]) + d[5];
+}
+
+// One dimension of the output transform, A^T m.
+template <class V>
+inline void output_points(const V m[6], V out[4]) {
+  const V two = V::all(2.0f), four = V::all(4.0f), eight = V::all(8.0f);
+  const V a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], d = m[3] - m[4];
+  out[0] = m[0] + a + c;
+  out[1] = multiply_add(two, d, b);
+  out[2] = multiply_add(four, c, a);
+  out[3] = multiply_add(eight, d, b) + m[5];
+}
+
+// Transform one tile; load(row, column, channel) gives its 6x6 input pixels, keep gets each on the way.
+template <class Load, class Keep>
+inline void transform_input(const Load &load, const Keep &keep, int depth, float *to, ptrdiff_t stride) {
+  for (int c = 0; c < depth; c += Narrow::width) {
+    Narrow half[6][6];
+#pragma GCC unroll 6
+    for (int column = 0; column < 6; ++column) {
+      Narrow d[6], out[6];
+#pragma GCC unroll 6
+      for (int row = 0; row < 6; ++row) d[row] = load(row, column, c);
+#pragma GCC unroll 6
+      for (int row = 0; row < 6; ++row) keep(row, column, c, d[row]);
+      input_points(d, out);
+#pragma GCC unroll 6
+      for (int row = 0; row < 6; ++row) half[row][column] = out[row];
+    }
+#pragma GCC unroll 6
+    for (int row = 0; row < 6; ++row) {
+      Narrow out[6];
+      input_points(half[row], out);
+#pragma GCC unroll 6
+      for (int column = 0; column < 6; ++column) out[column].store(to + (row * 6 + column) * stride + c);
+    }
+  }
+}
+
+// m (rows, J panels) = [m +] v (rows, depth) * u (J panels, depth, panel), sums over the depth in order.
+template <int R, int J>
+inline void multiply(const float *v, ptrdiff_t v_stride, const float *u, int depth, float *m, ptrdiff_t m_stride,
+                     bool add) {
+  Vector sums[R][J];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int j = 0; j < J; ++j) sums[r][j] = add ? Vector::load(m + r * m_stride + j * panel) : Vector::zero();
+  for (int k = 0; k < depth; ++k) {
+    Vector w[J];
+#pragma GCC unroll 4
+    for (int j = 0; j < J; ++j) w[j] = Vector::load(u + (ptrdiff_t(j) * depth + k) * panel);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const Vector x = Vector::all(v[r * v_stride + k]);
+#pragma GCC unroll 4
+      for (int j = 0; j < J; ++j) sums[r][j] = multiply_add(x, w[j], sums[r][j]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int j = 0; j < J; ++j) sums[r][j].store(m + r * m_stride + j * panel);
+}
+
+template <int R, int J>
+inline void multiply_rest(int rows, const float *v, ptrdiff_t v_stride, const float *u, int depth, float *m,
+                          ptrdiff_t m_stride, bool add) {
+  if (rows == R)
+    multiply<R, J>(v, v_stride, u, depth, m, m_stride, add);
+  else if constexpr (R > 1)
+    multiply_rest<R - 1, J>(rows, v, v_stride, u, depth, m, m_stride, add);
+}
+
+// As many rows at a time as the registers hold beside the weights.
+template <int J>
+void multiply_rows(int rows, const float *v, ptrdiff_t v_stride, const float *u, int depth, float *m,
+                   ptrdiff_t m_stride, bool add) {
+  constexpr int most = registers == 32 ? (J == 4 ? 6 : J == 3 ? 8 : 12) : 6;
+  for (; rows >= most; rows -= most, v += most * v_stride, m += most * m_stride)
+    multiply<most, J>(v, v_stride, u, depth, m, m_stride, add);
+  if (rows) multiply_rest<most - 1, J>(rows, v, v_stride, u, depth, m, m_stride, add);
+}
+
+void multiply_panels(int panels, int rows, const float *v, ptrdiff_t v_stride, const float *u, int depth, float *m,
+                     ptrdiff_t m_stride, bool add) {
+  if constexpr (registers == 32) {
+    switch (panels) {
+      case 4:
+        return multiply_rows<4>(rows, v, v_stride, u, depth, m, m_stride, add);
+      case 3:
+        return multiply_rows<3>(rows, v, v_stride, u, depth, m, m_stride, add);
+      case 2:
+        return multiply_rows<2>(rows, v, v_stride, u, depth, m, m_stride, add);
+      default:
+        return multiply_rows<1>(rows, v, v_stride, u, depth, m, m_stride, add);
+    }
+  } else {
+    for (int j = 0; j < panels; ++j)
+      multiply_rows<1>(rows, v, v_stride, u + ptrdiff_t(j) * depth * panel, depth, m + j * panel, m_stride, add);
+  }
+}
+
+inline Narrow activated(Narrow x, int activation) {
+  if (activation == relu) return larger(Narrow::zero(), x);
+  return activation == logistic ? sigmoid(x) : x;
+}
+
+inline float activated(float x, int activation) {
+  if (activation == relu) return x < 0.0f ? 0.0f : x;
+  if (activation == no_activation) return x;
+  alignas(64) float lanes[16];
+  sigmoid(Narrow::all(x)).store(lanes);
+  return lanes[0];
+}
+
+// Transform one tile back and finish its pixels; channels [first, first + panels * 16) of the convolution.
+template <bool whole>
+inline void finish_tile(const Convolution3 &conv, const float *m, ptrdiff_t stride, int first, int panels, int y, int x,
+                        float *sums) {
+  const Epilogue &e = conv.epilogue;
+  const int shuffle = conv.shuffle;
+  const int rows = whole ? tile : (conv.height - y < tile ? conv.height - y : tile);
+  const int columns = whole ? tile : (conv.width - x < tile ? conv.width - x : tile);
+  for (int offset = 0; offset < panels * panel; offset += Narrow::width) {
+    Narrow half[4][6], out[16];
+#pragma GCC unroll 6
+    for (int column = 0; column < 6; ++column) {
+      Narrow d[6], o[4];
+#pragma GCC unroll 6
+      for (int row = 0; row < 6; ++row) d[row] = Narrow::load(m + (row * 6 + column) * stride + offset);
+      output_points(d, o);
+#pragma GCC unroll 4
+      for (int row = 0; row < 4; ++row) half[row][column] = o[row];
+    }
+#pragma GCC unroll 4
+    for (int row = 0; row < 4; ++row) output_points(half[row], out + 4 * row);
+
+    const int channel = first + offset;
+    // Packed channels run phase by phase of the shuffle, so that a vector stays together.
+    const int phase = channel / e.channels, stored = channel % e.channels;
+    const ptrdiff_t across = ptrdiff_t(shuffle) * e.channels;
+    const ptrdiff_t down = across * shuffle * conv.width;
+    const ptrdiff_t corner = (ptrdiff_t(y) * shuffle + phase / shuffle) * shuffle * conv.width * e.channels +
+                             (ptrdiff_t(x) * shuffle + phase % shuffle) * e.channels + stored;
+    if (e.bias) {
+      const Narrow bias = Narrow::load(e.bias + channel);
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) out[i] = out[i] + bias;
+    }
+    if (e.activation == relu) {
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) out[i] = larger(Narrow::zero(), out[i]);
+    } else if (e.activation == logistic) {
+      for (int i = 0; i < 16; ++i) out[i] = sigmoid(out[i]);
+    }
+    if (e.alpha != 1.0f) {
+      const Narrow alpha = Narrow::all(e.alpha);
+      for (int i = 0; i < 16; ++i) out[i] = out[i] * alpha;
+    }
+    // Visits the tile's pixels inside the image in order.
+    const auto pixels = [&](auto &&visit) {
+      if constexpr (whole) {
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; ++i) visit(out[i], corner + (i >> 2) * down + (i & 3) * across);
+      } else {
+        for (int row = 0; row < rows; ++row)
+          for (int column = 0; column < columns; ++column)
+            visit(out[row * 4 + column], corner + row * down + column * across);
+      }
+    };
+    if (e.partials) {
+      Narrow total = Narrow::load(sums + offset);
+      pixels([&](Narrow &value, ptrdiff_t) { total = total + value; });
+      total.store(sums + offset);
+    }
+    if (e.gate && e.gate_is_vector) {
+      const Narrow gate = Narrow::load(e.gate + channel);
+      pixels([&](Narrow &value, ptrdiff_t) { value = value * gate; });
+    } else if (e.gate) {
+      pixels([&](Narrow &value, ptrdiff_t at) { value = value * Narrow::load(e.gate + at); });
+    }
+    for (int i = 0; i < e.residuals; ++i) {
+      const float *residual = e.residual[i];
+      pixels([&](Narrow &value, ptrdiff_t at) { value = value + Narrow::load(residual + at); });
+    }
+    pixels([&](Narrow &value, ptrdiff_t at) { value.store(e.output + at); });
+  }
+}
+
+// GCC takes a function that only prefetches for one that does nothing, and removes its calls.
+#define MINET_INLINE __attribute__((always_inline)) inline
+
+// Ask for some pixels of a row to be brought into the second-level cache, channels [0, depth) of each.
+template <bool to_write>
+MINET_INLINE void prefetch(const float *image, ptrdiff_t stride, int depth, int height, int width, int y, int x,
+                           int count) {
+  if (y < 0 || y >= height) return;
+  const int begin = x < 0 ? 0 : x, end = x + count < width ? x + count : width;
+  for (int column = begin; column < end; ++column) {
+    const float *pixel = image + (ptrdiff_t(y) * width + column) * stride;
+    for (int c = 0; c < depth; c += cache_line)
+      if constexpr (to_write)
+        __builtin_prefetch(pixel + c, 1, 2);
+      else
+        _mm_prefetch(reinterpret_cast<const char *>(pixel + c), _MM_HINT_T1);
+  }
+}
+
+// What a strip will read and write, asked for bit by bit while another part of it is multiplied: the memory is idle
+// then.
+class Foresight {
+ public:
+  Foresight(const Convolution3 &conv, ptrdiff_t tile_columns, int first_channel, int channels)
+      : conv_(conv), tile_columns_(tile_columns), first_(first_channel), channels_(channels) {}
+
+  // Rows of the input of tiles [first, first + tiles), from the share of point p.
+  MINET_INLINE void input(const Chunk &chunk, ptrdiff_t first, int tiles, int p) const {
+    const int spans = tiles * 6;
+    for (int span = spans * p / points; span < spans * (p + 1) / points; ++span) {
+      const ptrdiff_t t = first + span / 6;
+      const int y = int(t / tile_columns_) * tile - 1 + span % 6, x = int(t % tile_columns_) * tile + 1;
+      prefetch<false>(chunk.input, chunk.stride, chunk.depth, conv_.height, conv_.width, y, x, tile);
+      if (chunk.added) prefetch<false>(chunk.added, chunk.stride, chunk.depth, conv_.height, conv_.width, y, x, tile);
+      if (chunk.sum && span % 6 >= 1 && span % 6 <= tile)
+        prefetch<true>(chunk.sum, chunk.stride, chunk.depth, conv_.height, conv_.width, y, x - 1, tile);
+    }
+  }
+
+  // Likewise rows of the output, and of what is added to it or gates it.
+  MINET_INLINE void output(ptrdiff_t first, int tiles, int p) const {
+    const Epilogue &e = conv_.epilogue;
+    if (conv_.shuffle != 1) return;
+    const int spans = tiles * tile;
+    for (int span = spans * p / points; span < spans * (p + 1) / points; ++span) {
+      const ptrdiff_t t = first + span / tile;
+      const int y = int(t / tile_columns_) * tile + span % tile, x = int(t % tile_columns_) * tile;
+      prefetch<true>(e.output + first_, e.channels, channels_, conv_.height, conv_.width, y, x, tile);
+      if (e.gate && !e.gate_is_vector)
+        prefetch<false>(e.gate + first_, e.channels, channels_, conv_.height, conv_.width, y, x, tile);
+      for (int i = 0; i < e.residuals; ++i)
+        prefetch<false>(e.residual[i] + first_, e.channels, channels_, conv_.height, conv_.width, y, x, tile);
+    }
+  }
+
+ private:
+  const Convolution3 &conv_;
+  const ptrdiff_t tile_columns_;
+  const int first_, channels_;
+};
+
+constexpr auto keep_nothing = [](int, int, int, Narrow) {};
+
+// Transform the tile whose first output is (y, x).
+inline void transform_tile(const Convolution3 &conv, const Chunk &chunk, int y, int x, float *to, ptrdiff_t stride) {
+  const ptrdiff_t across = chunk.stride, down = across * conv.width, corner = (y - 1) * down + (x - 1) * across;
+  const bool inside = y >= 1 && x >= 1 && y + 5 <= conv.height && x + 5 <= conv.width;
+  if (inside && !chunk.scale) {
+    const float *from = chunk.input + corner;
+    const auto load = [=](int row, int column, int c) { return Narrow::load(from + row * down + column * across + c); };
+    return transform_input(load, keep_nothing, chunk.depth, to, stride);
+  }
+  ptrdiff_t taps[points];
+  for (int i = 0; i < points; ++i) {
+    const int row = y - 1 + i / 6, column = x - 1 + i % 6;
+    taps[i] = row >= 0 && row < conv.height && column >= 0 && column < conv.width ? row * down + column * across : -1;
+  }
+  if (!chunk.scale) {
+    const auto load = [&](int row, int column, int c) {
+      const ptrdiff_t tap = taps[row * 6 + column];
+      return tap < 0 ? Narrow::zero() : Narrow::load(chunk.input + tap + c);
+    };
+    return transform_input(load, keep_nothing, chunk.depth, to, stride);
+  }
+  const auto load = [&](int row, int column, int c) {
+    const ptrdiff_t tap = inside ? corner + row * down + column * across : taps[row * 6 + column];
+    if (!inside && tap < 0) return Narrow::zero();
+    return Narrow::load(chunk.input + tap + c) * Narrow::load(chunk.scale + c) + Narrow::load(chunk.added + tap + c);
+  };
+  const auto keep = [&](int row, int column, int c, Narrow value) {
+    const bool own = row >= 1 && row <= tile && column >= 1 && column <= tile;
+    const ptrdiff_t tap = taps[row * 6 + column];
+    if (own && tap >= 0) value.store(chunk.sum + tap + c);
+  };
+  if (chunk.sum) return transform_input(load, keep, chunk.depth, to, stride);
+  transform_input(load, keep_nothing, chunk.depth, to, stride);
+}
+
+void convolution3(const Convolution3 &conv, ptrdiff_t task, float *scratch) {
+  const int groups = (conv.panels + group_panels - 1) / group_panels;
+  const ptrdiff_t strip = task / groups;
+  const int first_panel = int(task % groups) * group_panels;
+  const int panels = conv.panels - first_panel < group_panels ? conv.panels - first_panel : group_panels;
+  const ptrdiff_t tile_columns = (conv.width + tile - 1) / tile, tile_rows = (conv.height + tile - 1) / tile;
+  const ptrdiff_t first_tile = strip * conv.tiles_per_strip, left = tile_columns * tile_rows - first_tile;
+  const int tiles = int(left < conv.tiles_per_strip ? left : conv.tiles_per_strip);
+  const int wide = panels * panel;
+
+  int deepest = 0;
+  for (int k = 0; k < conv.chunks; ++k)
+    if (conv.chunk[k].depth > deepest) deepest = conv.chunk[k].depth;
+  float *sums = scratch;
+  float *v = scratch + channels_of_group;
+  float *m = v + points * point_stride(conv.tiles_per_strip, deepest);
+  const ptrdiff_t m_stride = point_stride(conv.tiles_per_strip, wide);
+  const Foresight foresight(conv, tile_columns, first_panel * panel, wide);
+
+  for (int k = 0; k < conv.chunks; ++k) {
+    const Chunk &chunk = conv.chunk[k];
+    const ptrdiff_t v_stride = point_stride(conv.tiles_per_strip, chunk.depth);
+    for (int t = 0; t < tiles; ++t)
+      transform_tile(conv, chunk, int((first_tile + t) / tile_columns) * tile,
+                     int((first_tile + t) % tile_columns) * tile, v + ptrdiff_t(t) * chunk.depth, v_stride);
+    const bool last = k + 1 == conv.chunks;
+    const ptrdiff_t next_tile = first_tile + ptrdiff_t(conv.strips_ahead) * conv.tiles_per_strip;
+    const ptrdiff_t next_left = tile_columns * tile_rows - next_tile;
+    const int next_tiles = int(next_left < 0 ? 0 : next_left < conv.tiles_per_strip ? next_left : conv.tiles_per_strip);
+    for (int p = 0; p < points; ++p) {
+      if (last) {
+        foresight.input(conv.chunk[0], next_tile, next_tiles, p);
+        foresight.output(first_tile, tiles, p);
+      } else {
+        foresight.input(conv.chunk[k + 1], first_tile, tiles, p);
+      }
+      const float *u = chunk.weights + (ptrdiff_t(p) * conv.panels + first_panel) * chunk.depth * panel;
+      multiply_panels(panels, tiles, v + p * v_stride, chunk.depth, u, chunk.depth, m + p * m_stride, wide, k > 0);
+    }
+  }
+
+  for (int c = 0; c < wide; ++c) sums[c] = 0.0f;
+  for (int t = 0; t < tiles; ++t) {
+    const int y = int((first_tile + t) / tile_columns) * tile, x = int((first_tile + t) % tile_columns) * tile;
+    const float *from = m + ptrdiff_t(t) * wide;
+    if (y + tile <= conv.height && x + tile <= conv.width)
+      finish_tile<true>(conv, from, m_stride, first_panel * panel, panels, y, x, sums);
+    else
+      finish_tile<false>(conv, from, m_stride, first_panel * panel, panels, y, x, sums);
+  }
+  if (conv.epilogue.partials) {
+    float *partials = conv.epilogue.partials + strip * conv.epilogue.channels + first_panel * panel;
+    for (int c = 0; c < wide; ++c) partials[c] = sums[c];
+  }
+}
+
+// Finish pixels that follow each other in memory: raw (count, raw_stride) holds channels [first, first + channels).
+void finish_run(const Epilogue &e, const float *raw, ptrdiff_t raw_stride, ptrdiff_t pixel, ptrdiff_t count, int first,
+                int channels, float *partials) {
+  const int vectors = e.channels % panel == 0 ? channels : 0;
+  for (int c = 0; c < vectors; c += Narrow::width) {
+    const int channel = first + c;
+    const Narrow bias = e.bias ? Narrow::load(e.bias + channel) : Narrow::zero();
+    const Narrow alpha = Narrow::all(e.alpha);
+    const Narrow gate = e.gate_is_vector ? Narrow::load(e.gate + channel) : Narrow::zero();
+    Narrow total = Narrow::zero();
+    for (ptrdiff_t i = 0; i < count; ++i) {
+      const ptrdiff_t at = (pixel + i) * e.channels + channel;
+      Narrow value = Narrow::load(raw + i * raw_stride + c);
+      if (e.bias) value = value + bias;
+      value = activated(value, e.activation);
+      if (e.alpha != 1.0f) value = value * alpha;
+      if (partials) total = total + value;
+      if (e.gate) value = value * (e.gate_is_vector ? gate : Narrow::load(e.gate + at));
+      for (int k = 0; k < e.residuals; ++k) value = value + Narrow::load(e.residual[k] + at);
+      if (e.output) value.store(e.output + at);
+    }
+    if (partials) total.store(partials + channel);
+  }
+  for (int c = vectors; c < channels; ++c) {
+    const int channel = first + c;
+    float total = 0.0f;
+    for (ptrdiff_t i = 0; i < count; ++i) {
+      const ptrdiff_t at = (pixel + i) * e.channels + channel;
+      float value = raw[i * raw_stride + c];
+      if (e.bias) value += e.bias[channel];
+      value = activated(value, e.activation);
+      if (e.alpha != 1.0f) value *= e.alpha;
+      total += value;
+      if (e.gate) value *= e.gate_is_vector ? e.gate[channel] : e.gate[at];
+      for (int k = 0; k < e.residuals; ++k) value += e.residual[k][at];
+      if (e.output) e.output[at] = value;
+    }
+    if (partials) partials[channel] = total;
+  }
+}
+
+void convolution1(const Convolution1 &conv, ptrdiff_t task, float *scratch) {
+  const ptrdiff_t first = task * run_pixels, left = conv.pixels - first;
+  const int count = int(left < run_pixels ? left : run_pixels);
+  float *partials = conv.epilogue.partials ? conv.epilogue.partials + task * conv.epilogue.channels : nullptr;
+  for (int first_panel = 0; first_panel < conv.panels; first_panel += group_panels) {
+    const int panels = conv.panels - first_panel < group_panels ? conv.panels - first_panel : group_panels;
+    for (int k = 0; k < conv.chunks; ++k) {
+      const Chunk &chunk = conv.chunk[k];
+      multiply_panels(panels, count, chunk.input + first * chunk.stride, chunk.stride,
+                      chunk.weights + ptrdiff_t(first_panel) * chunk.depth * panel, chunk.depth, scratch,
+                      channels_of_group, k > 0);
+    }
+    finish_run(conv.epilogue, scratch, channels_of_group, first, count, first_panel * panel, panels * panel, partials);
+  }
+}
+
+void direct_planar(const Direct &conv, int y, float *raw, float *rows) {
+  const int k = conv.kernel, width = conv.width;
+  const ptrdiff_t stride = width + k + Vector::width;
+  for (int ky = 0; ky < k; ++ky) {
+    int from = y + ky - conv.before;
+    float *row = rows + ky * stride;
+    if (conv.repeat_edge) from = from < 0 ? 0 : from < conv.height ? from : conv.height - 1;
+    if (from < 0 || from >= conv.height) {
+      for (ptrdiff_t x = 0; x < stride; ++x) row[x] = 0.0f;
+      continue;
+    }
+    const float *line = conv.input + ptrdiff_t(from) * width;
+    const float left = conv.repeat_edge ? line[0] : 0.0f, right = conv.repeat_edge ? line[width - 1] : 0.0f;
+    for (int x = 0; x < conv.before; ++x) row[x] = left;
+    for (int x = 0; x < width; ++x) row[conv.before + x] = line[x];
+    for (ptrdiff_t x = conv.before + width; x < stride; ++x) row[x] = right;
+  }
+  constexpr int at_once = 4;
+  alignas(64) float lanes[Vector::width];
+  for (int o = 0; o < conv.outputs; o += at_once) {
+    const int outputs = conv.outputs - o < at_once ? conv.outputs - o : at_once;
+    // A last group of fewer outputs repeats its last one: same loads, nothing stored.
+    const float *w[at_once];
+    for (int j = 0; j < at_once; ++j) w[j] = conv.weights + ptrdiff_t(o + (j < outputs ? j : outputs - 1)) * k * k;
+    for (int x = 0; x < width; x += Vector::width) {
+      Vector sums[at_once] = {Vector::zero(), Vector::zero(), Vector::zero(), Vector::zero()};
+      for (int ky = 0; ky < k; ++ky)
+        for (int kx = 0; kx < k; ++kx) {
+          const Vector value = Vector::load(rows + ky * stride + x + kx);
+#pragma GCC unroll 4
+          for (int j = 0; j < at_once; ++j) sums[j] = multiply_add(Vector::all(w[j][ky * k + kx]), value, sums[j]);
+        }
+      const int count = width - x < Vector::width ? width - x : Vector::width;
+      for (int j = 0; j < outputs; ++j) {
+        sums[j].store(lanes);
+        for (int i = 0; i < count; ++i) raw[ptrdiff_t(x + i) * conv.outputs + o + j] = lanes[i];
+      }
+    }
+  }
+}
+
+// The first and last tap of a kernel of which position - before + tap lies in [0, size).
+inline int first_tap(int position, int before) { return position < before ? before - position : 0; }
+inline int end_tap(int position, int before, int kernel, int size) {
+  const int end = size + before - position;
+  return end < kernel ? end : kernel;
+}
+
+template <int pixels>
+inline void spread_pixels(const Direct &conv, int y, int x, int ky0, int ky1, int kx0, int kx1, float *raw) {
+  for (int o = 0; o < conv.outputs; o += panel) {
+    Vector sums[pixels];
+#pragma GCC unroll 8
+    for (int p = 0; p < pixels; ++p) sums[p] = Vector::zero();
+    for (int ky = ky0; ky < ky1; ++ky) {
+      const float *line = conv.input + ptrdiff_t(y + ky - conv.before) * conv.width * conv.inputs;
+      for (int kx = kx0; kx < kx1; ++kx) {
+        const float *from = line + ptrdiff_t(x + kx - conv.before) * conv.inputs;
+        const float *w = conv.weights + ptrdiff_t(ky * conv.kernel + kx) * conv.inputs * conv.outputs + o;
+        for (int c = 0; c < conv.inputs; ++c) {
+          const Vector weight = Vector::load(w + ptrdiff_t(c) * conv.outputs);
+#pragma GCC unroll 8
+          for (int p = 0; p < pixels; ++p)
+            sums[p] = multiply_add(Vector::all(from[p * conv.inputs + c]), weight, sums[p]);
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < pixels; ++p) sums[p].store(raw + ptrdiff_t(x + p) * conv.outputs + o);
+  }
+}
+
+void direct_spread(const Direct &conv, int y, float *raw) {
+  constexpr int at_once = 6;
+  const int k = conv.kernel;
+  const int ky0 = first_tap(y, conv.before), ky1 = end_tap(y, conv.before, k, conv.height);
+  for (int x = 0; x < conv.width;) {
+    if (x >= conv.before && x + at_once - 1 + k - conv.before <= conv.width) {
+      spread_pixels<at_once>(conv, y, x, ky0, ky1, 0, k, raw);
+      x += at_once;
+    } else {
+      spread_pixels<1>(conv, y, x, ky0, ky1, first_tap(x, conv.before), end_tap(x, conv.before, k, conv.width), raw);
+      x += 1;
+    }
+  }
+}
+
+void direct_gather(const Direct &conv, int y, float *raw) {
+  const int k = conv.kernel;
+  const int ky0 = first_tap(y, conv.before), ky1 = end_tap(y, conv.before, k, conv.height);
+  for (int x = 0; x < conv.width; ++x) {
+    const int kx0 = first_tap(x, conv.before), kx1 = end_tap(x, conv.before, k, conv.width);
+    // Taps along a row and their channels lie side by side, in the input as in the weights.
+    const ptrdiff_t length = ptrdiff_t(kx1 - kx0) * conv.inputs;
+    for (int o = 0; o < conv.outputs; ++o) {
+      Vector sums[4] = {Vector::zero(), Vector::zero(), Vector::zero(), Vector::zero()};
+      float rest = 0.0f;
+      for (int ky = ky0; ky < ky1; ++ky) {
+        const float *from =
+            conv.input + (ptrdiff_t(y + ky - conv.before) * conv.width + x + kx0 - conv.before) * conv.inputs;
+        const float *w = conv.weights + ((ptrdiff_t(o) * k + ky) * k + kx0) * conv.inputs;
+        ptrdiff_t i = 0;
+        for (; i + 4 * Vector::width <= length; i += 4 * Vector::width)
+#pragma GCC unroll 4
+          for (int j = 0; j < 4; ++j)
+            sums[j] = multiply_add(Vector::load(from + i + j * Vector::width), Vector::load(w + i + j * Vector::width),
+                                   sums[j]);
+        for (; i + Vector::width <= length; i += Vector::width)
+          sums[0] = multiply_add(Vector::load(from + i), Vector::load(w + i), sums[0]);
+        for (; i < length; ++i) rest += from[i] * w[i];
+      }
+      raw[ptrdiff_t(x) * conv.outputs + o] = sum((sums[0] + sums[1]) + (sums[2] + sums[3])) + rest;
+    }
+  }
+}
+
+void direct(const Direct &conv, ptrdiff_t row, float *scratch) {
+  float *raw = scratch;
+  const int y = int(row);
+  switch (conv.form) {
+    case DirectForm::planar:
+      direct_planar(conv, y, raw, scratch + ptrdiff_t(conv.width) * conv.outputs);
+      break;
+    case DirectForm::spread:
+      direct_spread(conv, y, raw);
+      break;
+    case DirectForm::gather:
+      direct_gather(conv, y, raw);
+      break;
+  }
+  const Epilogue &e = conv.epilogue;
+  if (conv.shuffle == 1) {
+    finish_run(e, raw, conv.outputs, row * conv.width, conv.width, 0, conv.outputs, nullptr);
+    return;
+  }
+  const int r = conv.shuffle;
+  for (int x = 0; x < conv.width; ++x)
+    for (int o = 0; o < conv.outputs; ++o) {
+      float value = raw[ptrdiff_t(x) * conv.outputs + o];
+      if (e.bias) value += e.bias[o];
+      value = activated(value, e.activation) * e.alpha;
+      const int channel = o / (r * r), phase = o % (r * r);
+      const ptrdiff_t line = row * r + phase / r, column = ptrdiff_t(x) * r + phase % r;
+      e.output[(line * conv.width * r + column) * e.channels + channel] = value;
+    }
+}
+
+void pointwise(const Pointwise &op, ptrdiff_t task) {
+  const Epilogue &e = op.epilogue;
+  const ptrdiff_t run = pixels_per_task(e.channels), first = task * run, left = op.pixels - first;
+  finish_run(e, op.input + first * e.channels, e.channels, first, left < run ? left : run, 0, e.channels,
+             e.partials ? e.partials + task * e.channels : nullptr);
+}
+
+void gram(const Gram &op, ptrdiff_t task, double *products) {
+  const int stages = op.stages;
+  for (int i = 0; i < stages * stages; ++i) products[i] = 0.0;
+  const ptrdiff_t begin = task * gram_blocks * gram_block;
+  ptrdiff_t end = begin + ptrdiff_t(gram_blocks) * gram_block;
+  if (end > op.elements) end = op.elements;
+  for (ptrdiff_t from = begin; from < end; from += gram_block) {
+    const ptrdiff_t length = end - from < gram_block ? end - from : gram_block;
+    for (int i = 0; i < stages; i += 2)
+      for (int j = i; j < stages; j += 2) {
+        if (j + 1 < op.known) continue;
+        // An odd last stage stands in for its missing partner, whose products are not kept.
+        const int i1 = i + 1 < stages ? i + 1 : i, j1 = j + 1 < stages ? j + 1 : j;
+        const float *a0 = op.stage[i] + from, *a1 = op.stage[i1] + from;
+        const float *b0 = op.stage[j] + from, *b1 = op.stage[j1] + from;
+        Vector s00 = Vector::zero(), s01 = s00, s10 = s00, s11 = s00;
+        for (ptrdiff_t e = 0; e < length; e += Vector::width) {
+          const Vector x0 = Vector::load(a0 + e), x1 = Vector::load(a1 + e);
+          const Vector y0 = Vector::load(b0 + e), y1 = Vector::load(b1 + e);
+          s00 = multiply_add(x0, y0, s00);
+          s01 = multiply_add(x0, y1, s01);
+          s10 = multiply_add(x1, y0, s10);
+          s11 = multiply_add(x1, y1, s11);
+        }
+        products[i * stages + j] += sum(s00);
+        if (j1 != j) products[i * stages + j1] += sum(s01);
+        if (i1 != i && j > i) products[i1 * stages + j] += sum(s10);
+        if (i1 != i && j1 != j) products[i1 * stages + j1] += sum(s11);
+      }
+  }
+}
+
+void mix(const Mix &op, ptrdiff_t task) {
+  const ptrdiff_t begin = task * mix_elements;
+  const ptrdiff_t end = begin + mix_elements < op.elements ? begin + mix_elements : op.elements;
+  for (ptrdiff_t e = begin; e < end; e += Vector::width)
+    for (int j = 0; j < op.stages; ++j) {
+      Vector total = Vector::zero();
+      for (int i = 0; i < op.stages; ++i)
+        total = multiply_add(Vector::all(op.mixing[i * op.stages + j]), Vector::load(op.weights + i * op.elements + e),
+                             total);
+      total.store(op.mixed + j * op.elements + e);
+    }
+}
+
+}  // namespace
+
+extern const Kernels MINET_KERNELS = {convolution3, convolution1, direct, pointwise, gram, mix};
+
+}  // namespace minet
