@@ -8,7 +8,7 @@ TENSORRT := 10.16.1.11 11.4.0.106
 SOURCES := minet_sdk export kernels training benchmarks tools tests setup.py
 NATIVE := kernels/native/libminet.so
 
-.PHONY: demo test lint types unit slow sanitize kernels kernels-check quality precision wheel clean
+.PHONY: demo test lint types unit system slow sanitize kernels kernels-check quality precision wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/minet-sdk demo --output out/demo --overwrite
@@ -24,17 +24,20 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-unit: $(VENV)/.dev $(NATIVE)
-	tools/system_packages.sh
+unit: $(VENV)/.dev system $(NATIVE)
 	@# The wheel's tests take longest, so one worker starts with them.
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/test_packaging.py tests
+
+# Debian packages that the tests use, where one is missing.
+system:
+	tools/system_packages.sh
 
 # Tests that take minutes; run them when you touch what they cover.
 slow: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
 # The native engine, when its sources are newer; installing compiles it the first time.
-$(NATIVE): $(wildcard kernels/native/src/* kernels/native/include/*) kernels/native/build.py $(VENV)/.dev
+$(NATIVE): $(wildcard kernels/native/src/* kernels/native/include/*) kernels/native/build.py | $(VENV)/.dev system
 	$(BIN)/python kernels/native/build.py
 
 # Damaged plans under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.

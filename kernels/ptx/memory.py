@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ def by_element(flags: Value, size: int) -> Mask:
     return bits[:1] if bits.all() else np.all(bits.reshape(-1, size), axis=1)
 
 
-class Space:
+class Space(ABC):
     """Bytes, and for each of them whether it has been written; subclasses say which byte an address means.
 
     Args:
@@ -55,13 +56,13 @@ class Space:
         self._elements = {size: self.data.view(kind) for size, kind in ELEMENTS.items()}
         self._known = {size: self.initialised.view(kind) for size, kind in ELEMENTS.items()}
 
+    @abstractmethod
     def _locate(self, lanes: Lanes, address: Value, size: int, *, write: bool) -> tuple[Value, bool, bool]:
         """Byte index per lane; whether every byte there is known; whether races are possible."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _called(self, index: int) -> str:
         """What a message calls the byte at ``index``."""
-        raise NotImplementedError
 
     def load(self, lanes: Lanes, address: Value, size: int) -> Value:
         """Read ``size`` bytes per lane.
