@@ -1,14 +1,14 @@
 """What the figures decide, in a line each, and a table of what every step did.
 
-A verdict needs rounds that agree; otherwise it says that there is no difference, or that nothing was measured.
+A verdict needs rounds that agree; otherwise it says that there is no difference, too few rounds, or nothing measured.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gpu_steps.isolation import Outcome
-from gpu_steps.measuring import Ratio
+from gpu_steps.measuring import FEWEST_ROUNDS, Ratio
 
 NOT_MEASURED = "not measured"
 GOOD_SHARE = 0.7
@@ -88,7 +88,7 @@ def _comparison(outcomes: Mapping[str, Outcome], question: str, name: str, answe
     evidence = ", ".join(f"{r.median:.2f}x at {side} ({r.least:.2f} to {r.most:.2f})" for side, r in found.items())
     settled = [ratio for ratio in found.values() if ratio.settled]
     if not settled:
-        answer = "no difference"
+        answer = _undecided(found.values())
     elif all(ratio.median > 1 for ratio in settled):
         answer = answers[0]
     elif all(ratio.median < 1 for ratio in settled):
@@ -96,6 +96,11 @@ def _comparison(outcomes: Mapping[str, Outcome], question: str, name: str, answe
     else:
         answer = "depends on the size"
     return Verdict(question, answer, f"{name}: {evidence}")
+
+
+def _undecided(ratios: Iterable[Ratio]) -> str:
+    """What ratios say of which none is settled."""
+    return "no difference" if any(ratio.rounds >= FEWEST_ROUNDS for ratio in ratios) else "too few rounds"
 
 
 def _precisions(outcomes: Mapping[str, Outcome]) -> Verdict:
@@ -121,7 +126,10 @@ def _operator(outcomes: Mapping[str, Outcome]) -> Verdict:
     evidence = ", ".join(f"{name} {ratio.median:.2f}x" for name, ratio in found.items())
     faster = sum(ratio.median > 1 for ratio in found.values() if ratio.settled)
     slower = sum(ratio.median < 1 for ratio in found.values() if ratio.settled)
-    answer = "no difference" if not faster + slower else "yes" if not slower else "no" if not faster else "sometimes"
+    if not faster + slower:
+        answer = _undecided(found.values())
+    else:
+        answer = "yes" if not slower else "no" if not faster else "sometimes"
     return Verdict(question, answer, evidence)
 
 

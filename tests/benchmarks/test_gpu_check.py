@@ -251,6 +251,14 @@ def test_verdicts_need_rounds_that_agree(ratios: list[tuple[float, float, float]
     assert verdict("mix or fold", latency=outcome_with(ratios=by_side)).answer == answer
 
 
+def test_few_rounds_decide_nothing_not_even_that_there_is_no_difference() -> None:
+    ratio = {"median": 2.1, "least": 2.0, "most": 2.2, "rounds": 2}
+    few = outcome_with(ratios={"0": {"fold over mix": ratio}})
+    assert verdict("mix or fold", latency=few).answer == "too few rounds"
+    operator = outcome_with(speedup={"12": {"operator": ratio}})
+    assert verdict("is torch.ops.minet", operator=operator).answer == "too few rounds"
+
+
 def test_other_verdicts() -> None:
     report = module("report")
     errors = {"1x(3*8)x5x3 f16 linear": {"gram": 1e-7, "mix": 2e-4}, "1x(3*8)x5x3 f32 linear": {"gram": 3e-8}}
