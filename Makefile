@@ -77,12 +77,11 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@# --no-compile: most of what is installed is never imported, and compiling all of it takes a quarter of the time.
-	$(PIP) install --no-compile --constraint constraints.txt --editable '.[demo,dicom,nifti,train,export,tensorrt-rtx,dev]'
+	$(PIP) install --constraint constraints.txt --editable '.[demo,dicom,nifti,train,export,tensorrt-rtx,dev]'
 	$(PIP) install --no-deps --constraint constraints.txt fastmri
 	@# The Python half of two TensorRT versions, each in a folder of its own: they share one import name.
 	for version in $(TENSORRT); do \
-		$(PIP) install --no-compile --no-deps --upgrade --target $(VENV)/tensorrt/$$version tensorrt-cu13-bindings==$$version; \
+		$(PIP) install --no-deps --upgrade --target $(VENV)/tensorrt/$$version tensorrt-cu13-bindings==$$version; \
 	done
 	touch $@
 
