@@ -8,6 +8,7 @@ from minet_sdk.kernels.reference import Affinity
 
 Integration = Literal["affinity", "reduction", "none"]
 Skip = Literal["none", "sinc"]
+Grid = Literal["restored", "target"]
 
 SCALES = (2, 4)
 
@@ -39,6 +40,10 @@ class MinetConfig:
     skip: Skip = "none"
     """`sinc` adds the windowed-sinc interpolation of the target to eq. 5, so that the network learns only detail."""
 
+    grid: Grid = "restored"
+    """Where the stages run. `target`: on the low-resolution grid, the reference's pixels folded into channels and the
+    image unfolded at the end; scale^2 times less work at equal width."""
+
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
         if self.scale not in SCALES:
@@ -48,7 +53,8 @@ class MinetConfig:
                 f"stages {self.stages}, blocks {self.blocks}, channels {self.channels}: "
                 "stages and blocks must be at least 1, channels a multiple of 16"
             )
-        for name, allowed in (("affinity", Affinity), ("integration", Integration), ("skip", Skip)):
+        choices = (("affinity", Affinity), ("integration", Integration), ("skip", Skip), ("grid", Grid))
+        for name, allowed in choices:
             if getattr(self, name) not in get_args(allowed):
                 raise TrainingError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(get_args(allowed))}")
 
@@ -74,7 +80,26 @@ class MinetConfig:
         return cls(**data)
 
 
-PRESETS: dict[str, MinetConfig] = {
-    "paper": MinetConfig(),
-    "small": MinetConfig(stages=3, blocks=2, channels=32, affinity="cosine", skip="sinc"),
+PRESETS: dict[str, dict[int, MinetConfig]] = {
+    "paper": {scale: MinetConfig(scale=scale) for scale in SCALES},
+    "small": {scale: MinetConfig(scale, 3, 2, 32, "cosine", skip="sinc") for scale in SCALES},
+    "fast": {
+        2: MinetConfig(2, 3, 2, 32, "cosine", skip="sinc", grid="target"),
+        4: MinetConfig(4, 3, 2, 64, "cosine", skip="sinc", grid="target"),
+    },
 }
+"""Named architectures by scale. `fast` has four times fewer multiplications than `small`; at x4, where the grid alone
+saves sixteen times, it is twice as wide."""
+
+
+def preset(name: str, scale: int) -> MinetConfig:
+    """A named architecture for a scale.
+
+    Raises:
+        TrainingError: no such name, or a scale that MINet is not defined for.
+    """
+    if name not in PRESETS:
+        raise TrainingError(f"preset is {name!r}; choose one of {', '.join(PRESETS)}")
+    if scale not in SCALES:
+        raise TrainingError(f"scale is {scale}; MINet is defined for 2 and 4")
+    return PRESETS[name][scale]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from minet_sdk.errors import InputError
 from minet_sdk.training.config import MinetConfig
@@ -31,13 +32,16 @@ class MINet(nn.Module):
         super().__init__()
         self.config = config
         c, stages = config.channels, config.stages
-        self.target_head = nn.Sequential(nn.Conv2d(1, c, 3, padding=1), Upsampler(c, config.scale))
+        folded = config.grid == "target"
+        pixels = config.scale**2 if folded else 1
+        upsampling = [] if folded else [Upsampler(c, config.scale)]
+        self.target_head = nn.Sequential(nn.Conv2d(1, c, 3, padding=1), *upsampling)
         self.target_groups = nn.ModuleList([ResidualGroup(c, config.blocks) for _ in range(stages)])
         if config.reference:
-            self.reference_head = nn.Conv2d(1, c, 3, padding=1)
+            self.reference_head = nn.Conv2d(pixels, c, 3, padding=1)
             self.reference_groups = nn.ModuleList([ResidualGroup(c, config.blocks) for _ in range(stages)])
             self.fusions = nn.ModuleList([nn.Conv2d(2 * c, c, 1) for _ in range(stages)])
-            self.reference_tail = nn.Conv2d(c, 1, 3, padding=1)
+            self.reference_tail = nn.Conv2d(c, pixels, 3, padding=1)
         if config.integration == "affinity":
             self.integration = MultiStageIntegration(config.affinity)
         if config.integration != "none":
@@ -46,14 +50,19 @@ class MINet(nn.Module):
             self.target_attention = ChannelSpatialAttention(c)
             if config.reference:
                 self.reference_attention = ChannelSpatialAttention(c)
-        self.target_tail = nn.Conv2d(c, 1, 3, padding=1)
+        self.target_tail = nn.Conv2d(c, pixels, 3, padding=1)
         if config.skip == "sinc":
             self.interpolate = SincUpsampler(config.scale)
             nn.init.zeros_(self.target_tail.weight)
             nn.init.zeros_(self.target_tail.get_parameter("bias"))
 
     def encode_reference(self, reference: Tensor) -> Tensor:
-        """Eq. 1: (N, 1, sH, sW) -> (N, L + 1, C, sH, sW), the features before and after every stage."""
+        """Eq. 1: (N, 1, sH, sW) -> (N, L + 1, C, sH, sW), the features before and after every stage.
+
+        On the target's grid the features are (N, L + 1, C, H, W).
+        """
+        if self.config.grid == "target":
+            reference = functional.pixel_unshuffle(reference, self.config.scale)
         features = [self.reference_head(reference)]
         for group in self.reference_groups:
             features.append(group(features[-1]))
@@ -76,8 +85,12 @@ class MINet(nn.Module):
             if reference_features is not None:
                 stages = torch.cat([reference_features[:, 1:], stages], dim=1)
             total = total + self.reduction(self.integrate(stages))
-        restored = self.target_tail(total)
+        restored = self._unfold(self.target_tail(total))
         return restored + self.interpolate(target) if self.config.skip == "sinc" else restored
+
+    def _unfold(self, image: Tensor) -> Tensor:
+        """Channels back to the pixels they stand for, where the stages ran on the target's grid."""
+        return functional.pixel_shuffle(image, self.config.scale) if self.config.grid == "target" else image
 
     def integrate(self, stages: Tensor) -> Tensor:
         """Eq. 7-8 without the reduction: (N, M, C, H, W) -> (N, M * C, H, W), reference stages first."""
@@ -102,7 +115,7 @@ class MINet(nn.Module):
         features = self.encode_reference(reference)
         last = features[:, -1]
         own = self.reference_tail(self.reference_attention(last) if self.config.attention else last)
-        return Restoration(self.restore(target, features), own)
+        return Restoration(self.restore(target, features), self._unfold(own))
 
 
 def build(config: MinetConfig, seed: int = 0) -> MINet:

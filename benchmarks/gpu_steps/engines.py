@@ -19,7 +19,7 @@ from minet_sdk.export.bundle import export_bundle
 from minet_sdk.export.engines import ENGINES, FeatureInputs, Outcome, Route, build_engines, obstacle
 from minet_sdk.profiles import Profile
 from minet_sdk.training.checkpoint import save_checkpoint
-from minet_sdk.training.config import PRESETS
+from minet_sdk.training.config import preset
 from minet_sdk.training.model import build
 
 ROUTES: dict[str, tuple[Route, FeatureInputs]] = {
@@ -88,7 +88,7 @@ def _export(name: str, folder: Path) -> Bundle:
         return export_bundle(CHECKPOINT, folder / name, cast(Precision, name))
     with tempfile.TemporaryDirectory() as temporary:
         checkpoint = Path(temporary) / "random.safetensors"
-        save_checkpoint(checkpoint, build(PRESETS["paper"]), {"note": "random weights: latency depends on no value"})
+        save_checkpoint(checkpoint, build(preset("paper", 2)), {"note": "random weights: latency depends on no value"})
         return export_bundle(checkpoint, folder / name, "fp16", name=name)
 
 

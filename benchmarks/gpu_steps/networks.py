@@ -16,7 +16,7 @@ from gpu_steps.source_tree import ROOT
 from minet_sdk.bundle import Precision
 from minet_sdk.export.graphs import ModelGraph
 from minet_sdk.training.checkpoint import load_checkpoint
-from minet_sdk.training.config import PRESETS, MinetConfig
+from minet_sdk.training.config import MinetConfig, preset
 from minet_sdk.training.integration import use_kernels
 from minet_sdk.training.model import MINet, build
 
@@ -43,7 +43,7 @@ VARIANTS: tuple[tuple[str, Precision, bool, bool, bool], ...] = (
 def run(context: Context) -> None:
     """Both networks at both sizes; what has no time left is said to be missing."""
     prefer_speed()
-    networks: dict[str, Callable[[], MINet]] = {"minet-x2": minet_x2, "paper": lambda: build(PRESETS["paper"])}
+    networks: dict[str, Callable[[], MINet]] = {"minet-x2": minet_x2, "paper": lambda: build(preset("paper", 2))}
     if context.tiny:
         networks = {"tiny": lambda: build(TINY_CONFIG)}
     for name, make in networks.items():

@@ -21,6 +21,7 @@ class Preset(StrEnum):
 
     paper = "paper"
     small = "small"
+    fast = "fast"
 
 
 class Scale(StrEnum):
@@ -53,14 +54,14 @@ def train(
     """Train a network; prints the path of the best checkpoint."""
     torch = require("torch", "training")
     require("lightning", "training")
-    from minet_sdk.training.config import PRESETS
+    from minet_sdk.training.config import preset as architecture
     from minet_sdk.training.fit import TrainingSettings, fit
     from minet_sdk.training.module import OptimiserSettings
 
     if threads:
         torch.set_num_threads(threads)
     settings = TrainingSettings(
-        model=replace(PRESETS[preset.value], scale=int(scale.value), reference=reference),
+        model=replace(architecture(preset.value, int(scale.value)), reference=reference),
         optimiser=OptimiserSettings(steps=steps, learning_rate=learning_rate, target_weight=target_weight),
         patch=patch,
         batch_size=batch_size,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from minet_sdk.errors import InputError, TrainingError
-from minet_sdk.training.config import PRESETS, Affinity, MinetConfig
+from minet_sdk.training.config import Affinity, MinetConfig, preset
 from minet_sdk.training.model import MINet, build
 
 Array = npt.NDArray[np.float64]
@@ -71,6 +71,21 @@ def pixel_shuffle(x: Array, fault: str) -> Array:
     return result
 
 
+def unfold(x: Array, scale: int) -> Array:
+    """(N, scale^2, H, W) -> (N, 1, scale * H, scale * W): channel k is pixel divmod(k, scale) of its cell."""
+    batch, channels, height, width = x.shape
+    result = np.empty((batch, 1, scale * height, scale * width))
+    for channel in range(channels):
+        row, column = divmod(channel, scale)
+        result[:, 0, row::scale, column::scale] = x[:, channel]
+    return result
+
+
+def fold(x: Array, scale: int) -> Array:
+    """(N, 1, scale * H, scale * W) -> (N, scale^2, H, W): the inverse of `unfold`."""
+    return np.concatenate([x[:, :, row::scale, column::scale] for row in range(scale) for column in range(scale)], 1)
+
+
 def sinc_matrix(size: int, scale: int) -> Array:
     """(scale * size, size): sinc of 16 taps under a Kaiser window (beta 6) on the FFT grid, edges repeated."""
     matrix = np.zeros((scale * size, size))
@@ -110,11 +125,14 @@ def restore(
     config: MinetConfig, weights: Weights, target: Array, reference: Array | None, fault: str = ""
 ) -> tuple[Array, Array | None]:
     """Restored target and restored reference, eq. 1-5 and 7-8."""
-    first = convolve(target, weights, "target_head.0")
-    doublings = {2: 1, 4: 2}[config.scale]
-    for step in range(doublings):
-        first = pixel_shuffle(convolve(first, weights, f"target_head.1.{2 * step}"), fault)
-    first = current = convolve(first, weights, f"target_head.1.{2 * doublings}")
+    first = current = convolve(target, weights, "target_head.0")
+    if config.grid == "restored":
+        doublings = {2: 1, 4: 2}[config.scale]
+        for step in range(doublings):
+            first = pixel_shuffle(convolve(first, weights, f"target_head.1.{2 * step}"), fault)
+        first = current = convolve(first, weights, f"target_head.1.{2 * doublings}")
+    elif reference is not None:
+        reference = fold(reference, config.scale)
     guide = None if reference is None else convolve(reference, weights, "reference_head")
     targets: list[Array] = []
     references: list[Array] = []
@@ -138,6 +156,8 @@ def restore(
             stages = integrate(stages, weights, config.affinity, fault)
         total = total + convolve(np.concatenate(stages, axis=1), weights, "reduction")
     restored = convolve(total, weights, "target_tail")
+    if config.grid == "target":
+        restored = unfold(restored, config.scale)
     if config.skip == "sinc":
         rows, columns = (sinc_matrix(n, config.scale) for n in target.shape[-2:])
         restored = restored + rows @ target @ columns.T
@@ -145,7 +165,8 @@ def restore(
         return restored, None
     if config.attention:
         guide = channel_spatial_attention(guide, weights, "reference_attention")
-    return restored, convolve(guide, weights, "reference_tail")
+    own = convolve(guide, weights, "reference_tail")
+    return restored, unfold(own, config.scale) if config.grid == "target" else own
 
 
 def random_network(config: MinetConfig) -> MINet:
@@ -205,6 +226,9 @@ VARIANTS = {
     "sinc x2": replace(TINY, skip="sinc"),
     "sinc x4, no reference": replace(TINY, skip="sinc", scale=4, reference=False),
     "two blocks, three stages": replace(TINY, blocks=2, stages=3),
+    "target's grid x2": replace(TINY, grid="target"),
+    "target's grid x4": replace(TINY, grid="target", scale=4, skip="sinc"),
+    "target's grid, no reference": replace(TINY, grid="target", reference=False),
 }
 
 
@@ -237,14 +261,14 @@ def count(config: MinetConfig) -> int:
 
 
 def test_parameter_counts_of_the_paper() -> None:
-    paper = PRESETS["paper"]
+    paper = preset("paper", 2)
     assert count(paper) == 6_481_626
     assert count(replace(paper, scale=4)) == 6_629_338
     assert count(replace(paper, reference=False)) == 3_308_397
 
 
-@pytest.mark.parametrize(("scale", "giga"), [(2, 647.3), (4, 648.2)])
-def test_work_of_the_paper_at_320(scale: int, giga: float) -> None:
+def convolution_products(config: MinetConfig) -> float:
+    """Multiplications of all convolutions with weights at 320 x 320 restored pixels, 1e9."""
     products = 0
 
     def add(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
@@ -253,13 +277,24 @@ def test_work_of_the_paper_at_320(scale: int, giga: float) -> None:
         products += output[0, 0].numel() * module.weight.numel()
 
     with torch.device("meta"):
-        network = MINet(replace(PRESETS["paper"], scale=scale, integration="reduction"))
+        network = MINet(replace(config, integration="reduction", skip="none"))
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
                 module.register_forward_hook(add)
-        network(torch.empty(1, 1, 320 // scale, 320 // scale), torch.empty(1, 1, 320, 320))
-    attention = 2 * 27 * 64 * 320 * 320
-    assert (products + attention) / 1e9 == pytest.approx(giga, abs=0.06)
+        network(torch.empty(1, 1, 320 // config.scale, 320 // config.scale), torch.empty(1, 1, 320, 320))
+    pixels = (320 if config.grid == "restored" else 320 // config.scale) ** 2
+    attention = 2 * 27 * config.channels * pixels
+    return (products + attention) / 1e9
+
+
+@pytest.mark.parametrize(("scale", "giga"), [(2, 647.3), (4, 648.2)])
+def test_work_of_the_paper_at_320(scale: int, giga: float) -> None:
+    assert convolution_products(preset("paper", scale)) == pytest.approx(giga, abs=0.06)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_fast_has_a_quarter_of_the_work_of_small(scale: int) -> None:
+    assert convolution_products(preset("small", scale)) > 4 * convolution_products(preset("fast", scale))
 
 
 def test_reference_stream_does_not_depend_on_the_target() -> None:
