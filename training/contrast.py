@@ -37,6 +37,9 @@ class ContrastSettings:
     protocol_texture: float = 0.03
     """The same for pairs that follow a protocol."""
 
+    averaged: float = 0.25
+    """Part of pairs whose anatomy is as smooth as an average of many heads, by an amount that varies over the slice."""
+
     skull_stripped: float = 0.4
     detail: float = 0.7
     """Part of pairs with structure finer than the label maps, seen by both contrasts."""
@@ -50,19 +53,32 @@ class ContrastSettings:
     wrong_reference: float = 0.02
     """Part of references that show something else."""
 
+    missing_reference: float = 0.1
+    """Part of references that are all zeros, which is how a network is told that there is none."""
+
     noise: tuple[float, float] = (0.001, 0.02)
     """Rician noise, standard deviation over the brightest tissue; drawn log-uniformly."""
 
 
 CLINICAL = ContrastSettings(
-    physics=1, skull_stripped=0, blurred=0, misaligned=0, wrong_reference=0, noise=(0.004, 0.01)
+    physics=1,
+    averaged=0,
+    skull_stripped=0,
+    blurred=0,
+    misaligned=0,
+    wrong_reference=0,
+    missing_reference=0,
+    noise=(0.004, 0.01),
 )
 """What a good pair of clinical series looks like: the physics test set. Lesions in the target alone stay."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A reference and a target of one slice, both (rows, columns) float32 with maximum near 1, perfectly sampled."""
+    """A reference and a target of one slice, both (rows, columns) float32 with maximum near 1, perfectly sampled.
+
+    A reference that is missing is all zeros.
+    """
 
     reference: Image
     target: Image
@@ -119,6 +135,14 @@ def _random_values(rng: np.random.Generator) -> tuple[Image, Image]:
 
 def _brightest_one(values: npt.NDArray[np.float64]) -> Image:
     return (values / values.max()).astype(np.float32)
+
+
+def _average(images: tuple[Image, Image], rng: np.random.Generator) -> tuple[Image, Image]:
+    """Both images as if many heads had been averaged: blurred alike, here little, there much."""
+    least, most = np.sort(rng.uniform(0.5, 3.0, 2))
+    much = np.clip(0.5 + 0.5 * _smooth_noise(rng, images[0].shape, 2.0), 0, 1)
+    first, second = (_blur(image, least) + much * (_blur(image, most) - _blur(image, least)) for image in images)
+    return first, second
 
 
 def _detail(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Image, Image]:
@@ -190,14 +214,18 @@ def random_pair(subject: Subject, rng: np.random.Generator, settings: ContrastSe
     profile = (profile / profile.sum()).astype(np.float32)
     edge = float(rng.uniform(0.3, 0.9))
     first, second = (_blur(np.tensordot(profile, value[slab], axes=1), edge) for value in values)
-    if rng.random() < settings.detail:
+    calm = np.float32(1)
+    if settings.averaged and rng.random() < settings.averaged:
+        first, second = _average((first, second), rng)
+        calm = np.float32(rng.uniform(0, 0.4))
+    elif rng.random() < settings.detail:
         for own, change in zip((first, second), _detail(rng, shape), strict=True):
             own *= 1 + _blur(change, edge)
     shared, *own_texture = (_smooth_noise(rng, shape, rng.uniform(0.2, 1.6)) for _ in range(3))
     mix = rng.uniform(-1, 1, 2)
     strongest = settings.protocol_texture if follows_protocol else settings.texture
     for image, texture, part in zip((first, second), own_texture, mix, strict=True):
-        amount = rng.uniform(0, strongest, len(TISSUES)).astype(np.float32)[tissue]
+        amount = calm * rng.uniform(0, strongest, len(TISSUES)).astype(np.float32)[tissue]
         image *= 1 + amount * (np.float32(part) * shared + np.float32(np.sqrt(1 - part**2)) * texture)
     _add_spots(second, tissue, rng, 8)
     _add_spots(first, tissue, rng, 3)
@@ -218,6 +246,8 @@ def random_pair(subject: Subject, rng: np.random.Generator, settings: ContrastSe
         _finish(image, rng, _log_uniform(rng, settings.noise), gamma)
         for image, gamma in zip((first, second), gammas, strict=True)
     )
+    if settings.missing_reference and rng.random() < settings.missing_reference:
+        return Pair(np.zeros_like(first), second / second.max())
     return Pair(first / first.max(), second / second.max())
 
 

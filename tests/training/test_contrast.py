@@ -15,6 +15,8 @@ from minet_sdk.training.labels import TISSUES, Subject
 Image = npt.NDArray[np.float32]
 
 PLAIN = ContrastSettings(
+    averaged=0,
+    missing_reference=0,
     size=48,
     physics=0,
     texture=0,
@@ -67,7 +69,7 @@ def test_same_state_same_pair(subject: Subject) -> None:
 
 
 def test_pairs_have_the_promised_form(subject: Subject) -> None:
-    for pair in pairs(subject, ContrastSettings(size=64)):
+    for pair in pairs(subject, ContrastSettings(size=64, missing_reference=0)):
         for image in (pair.reference, pair.target):
             assert image.shape == (64, 64)
             assert image.dtype == np.float32
@@ -134,3 +136,21 @@ def test_noise_is_rician(subject: Subject, level: float) -> None:
         ratios.append(air.mean() / np.sqrt(np.mean(air**2)))
         assert 0.4 * level < np.sqrt(np.mean(air**2)) < 4 * level
     assert np.mean(ratios) == pytest.approx(np.sqrt(np.pi) / 2, rel=0.02)
+
+
+def test_averaged_anatomy_is_smooth_in_both_contrasts(subject: Subject) -> None:
+    def sharpness(settings: ContrastSettings) -> list[float]:
+        gradients = [
+            [np.abs(np.diff(image, axis=0)).mean() / image.mean() for image in (pair.reference, pair.target)]
+            for pair in pairs(subject, settings)
+        ]
+        return list(np.mean(gradients, axis=0))
+
+    sharp, smooth = sharpness(PLAIN), sharpness(replace(PLAIN, averaged=1))
+    assert all(after < 0.8 * before for before, after in zip(sharp, smooth, strict=True))
+
+
+def test_missing_reference_is_zeros_and_leaves_the_target_alone(subject: Subject) -> None:
+    with_reference, without = pairs(subject, PLAIN), pairs(subject, replace(PLAIN, missing_reference=1))
+    assert not any(pair.reference.any() for pair in without)
+    assert np.array_equal(with_reference[0].target, without[0].target)
