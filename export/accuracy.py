@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from minet_sdk.bundle import Precision
-from minet_sdk.training.model import MINet
+from minet_sdk.training.network import Network
 
 Array = npt.NDArray[np.float32]
 
@@ -43,7 +43,7 @@ only sum in another order are as far apart as from float32: what falls on the ot
 """
 
 
-def detail_level(network: MINet, target: Array, restored: Array) -> float:
+def detail_level(network: Network, target: Array, restored: Array) -> float:
     """Rms of what the network adds to its interpolated target, or of ``restored`` for a network without a skip.
 
     Args:
@@ -52,11 +52,9 @@ def detail_level(network: MINet, target: Array, restored: Array) -> float:
         restored: (N, 1, scale * H, scale * W), what the network makes of it.
     """
     level = rms(restored)
-    if network.config.skip == "none":
-        return level
     with torch.no_grad():
-        interpolated = network.interpolate(torch.from_numpy(target)).numpy()
-    return max(rms(restored - interpolated), _LEAST_DETAIL * level)
+        interpolated = network.interpolated(torch.from_numpy(target))
+    return level if interpolated is None else max(rms(restored - interpolated.numpy()), _LEAST_DETAIL * level)
 
 
 def rms(values: Array) -> float:

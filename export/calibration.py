@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from minet_sdk.export.quantise import LARGEST, Format, quantised, quantised_layers, scale_of
 from minet_sdk.export.slices import Slices
 from minet_sdk.normalisation import Normalisation
-from minet_sdk.training.model import MINet
+from minet_sdk.training.network import Network
 
 Collector = Literal["max", "percentile", "mse"]
 """max: the largest magnitude seen. percentile: the 99.99th. mse: the limit that leaves the least squared error."""
@@ -33,7 +33,7 @@ _FRACTIONS = [step / 40 for step in range(6, 41)]
 
 
 def calibrate(
-    network: MINet, slices: Slices, number_format: Format, collector: Collector = "max", headroom: float | None = None
+    network: Network, slices: Slices, number_format: Format, collector: Collector = "max", headroom: float | None = None
 ) -> dict[str, Any]:
     """Choose the scale of every quantised layer's input.
 
@@ -65,7 +65,7 @@ def calibrate(
     }
 
 
-def collect(network: MINet, slices: Slices, number_format: Format, collector: Collector = "max") -> dict[str, float]:
+def collect(network: Network, slices: Slices, number_format: Format, collector: Collector = "max") -> dict[str, float]:
     """Range of magnitudes of every quantised layer's input."""
     largest: dict[str, float] = {}
 
@@ -85,7 +85,7 @@ def collect(network: MINet, slices: Slices, number_format: Format, collector: Co
     return {name: choose(counts[name], largest[name], number_format) for name in largest}
 
 
-def _observe(network: MINet, slices: Slices, see: Callable[[str, Tensor], None]) -> None:
+def _observe(network: Network, slices: Slices, see: Callable[[str, Tensor], None]) -> None:
     """Run the network on the slices in both directions and show the magnitudes of all quantised layers' inputs."""
     hooks: list[Any] = []
     for name in quantised_layers(network):
@@ -98,7 +98,7 @@ def _observe(network: MINet, slices: Slices, see: Callable[[str, Tensor], None])
         with torch.no_grad():
             for direction in (slices, slices.swapped()):
                 for given in direction.inputs(network.config.scale, Normalisation()):
-                    guide = torch.from_numpy(given.reference) if network.config.reference else None
+                    guide = torch.from_numpy(given.reference) if network.guided else None
                     features = None if guide is None else network.encode_reference(guide)
                     network.restore(torch.from_numpy(given.target), features)
     finally:

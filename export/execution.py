@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from minet_sdk.bundle import Graph, Precision
-from minet_sdk.export.graphs import GRAPHS
+from minet_sdk.export.graphs import graph_module
 from minet_sdk.export.onnx_from_torch import input_names
 from minet_sdk.export.precision import TensorCoreConvolutions
 from minet_sdk.export.quantise import Quantisation, emulate
 from minet_sdk.requirements import require
-from minet_sdk.training.model import MINet
+from minet_sdk.training.network import Network
 
 Array = npt.NDArray[np.float32]
 Run = Callable[[Mapping[str, Array]], Array]
@@ -56,7 +56,7 @@ def run_onnx(path: Path, precision: Precision) -> Run:
     return lambda feed: session.run(None, {name: value for name, value in feed.items() if name in names})[0]
 
 
-def run_torch(network: MINet, graph: Graph, precision: Precision, quantisation: Quantisation | None = None) -> Run:
+def run_torch(network: Network, graph: Graph, precision: Precision, quantisation: Quantisation | None = None) -> Run:
     """A graph's own operators in PyTorch, rounded to the graph's formats after each, sums in float32.
 
     Args:
@@ -68,7 +68,7 @@ def run_torch(network: MINet, graph: Graph, precision: Precision, quantisation: 
     Raises:
         ExportError: the precision cannot hold the weights.
     """
-    module = GRAPHS[graph](network, precision).eval()
+    module = graph_module(network, graph, precision)
     if quantisation is not None:
         emulate(module, quantisation)
     names = input_names(network, graph)
@@ -80,11 +80,11 @@ def run_torch(network: MINet, graph: Graph, precision: Precision, quantisation: 
     return run
 
 
-def run_network(network: MINet) -> Run:
+def run_network(network: Network) -> Run:
     """The float32 network itself, its restored image."""
 
     def run(feed: Mapping[str, Array]) -> Array:
-        reference: Tensor | None = torch.from_numpy(feed["reference"]) if network.config.reference else None
+        reference: Tensor | None = torch.from_numpy(feed["reference"]) if network.guided else None
         with torch.no_grad():
             features = None if reference is None else network.encode_reference(reference)
             return network.restore(torch.from_numpy(feed["target"]), features).numpy()

@@ -1,10 +1,11 @@
-"""The three graphs of a bundle as modules over a trained MINet: only what inference needs, in the form engines want.
+"""The three graphs of a bundle as modules over a trained network: only what inference needs, in the form engines want.
 
-Against `training.model`: no head for the reference, the attention's banded weight folded into a constant, the
-integration as one node, and explicit casts.
+MINet's have no head for the reference, the attention's banded weight folded into a constant, the integration as one
+node, and explicit casts. Every other network is its own graph already.
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,9 @@ from torch.nn import functional
 from minet_sdk.bundle import Graph, Precision
 from minet_sdk.export.integration import IntegrationNode
 from minet_sdk.export.precision import DTYPES, cast_weights
-from minet_sdk.training.layers import ChannelSpatialAttention
+from minet_sdk.training.layers import ChannelSpatialAttention, PhaseFolding, SincDownsampler, SincUpsampler
 from minet_sdk.training.model import MINet
+from minet_sdk.training.network import Network
 
 
 class FoldedAttention(nn.Module):
@@ -33,8 +35,38 @@ class FoldedAttention(nn.Module):
         return x * torch.sigmoid(functional.conv2d(x, self.weight, self.bias, padding=1)) + x
 
 
+class FoldingNode(PhaseFolding):
+    """`PhaseFolding` as ONNX nodes of its own, whose channels are all those of the first phase, then of the second."""
+
+    def stacked(self, image: Tensor) -> Tensor:
+        """(N, C, factor * H, factor * W) -> (N, factor^2 * C, H, W)."""
+        if not torch.compiler.is_exporting():
+            return torch.cat(super().forward(image), dim=1)
+        batch, channels, height, width = image.shape
+        shape = (batch, channels * self.factor**2, height // self.factor, width // self.factor)
+        attributes: dict[str, Any] = {"blocksize": self.factor}
+        return torch.onnx.ops.symbolic("SpaceToDepth", (image,), attributes, dtype=image.dtype, shape=shape)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Like `PhaseFolding.forward`."""
+        return list(self.stacked(image).split(image.shape[1], dim=1))
+
+    def unfold(self, phases: list[Tensor]) -> Tensor:
+        """Like `PhaseFolding.unfold`."""
+        if not torch.compiler.is_exporting():
+            return super().unfold(phases)
+        batch, channels, height, width = phases[0].shape
+        attributes: dict[str, Any] = {"blocksize": self.factor, "mode": "DCR"}
+        shape = (batch, channels, self.factor * height, self.factor * width)
+        stacked = torch.cat(phases, dim=1)
+        return torch.onnx.ops.symbolic("DepthToSpace", (stacked,), attributes, dtype=stacked.dtype, shape=shape)
+
+
 class ReferenceGraph(nn.Module):
-    """Eq. 1, `reference.onnx`: (N, 1, sH, sW) -> (N, L + 1, C, sH, sW), both float32."""
+    """Eq. 1, `reference.onnx` of a MINet: (N, 1, sH, sW) -> (N, L + 1, C, sH, sW), or H, W on the target's grid.
+
+    Both float32.
+    """
 
     def __init__(self, network: MINet, precision: Precision) -> None:
         super().__init__()
@@ -42,10 +74,12 @@ class ReferenceGraph(nn.Module):
         self.reference_groups = copy.deepcopy(network.reference_groups)
         cast_weights(self, precision)
         self.dtype = DTYPES[precision]
+        self.fold = FoldingNode(network.config.scale) if network.config.grid == "target" else None
 
     def encode(self, reference: Tensor) -> Tensor:
         """Like `MINet.encode_reference`, the result in the graph's precision."""
-        features = [self.reference_head(reference.to(self.dtype))]
+        narrow = reference.to(self.dtype)
+        features = [self.reference_head(narrow if self.fold is None else self.fold.stacked(narrow))]
         for group in self.reference_groups:
             features.append(group(features[-1]))
         return torch.stack(features, dim=1)
@@ -56,7 +90,10 @@ class ReferenceGraph(nn.Module):
 
 
 class TargetGraph(nn.Module):
-    """Eq. 2-5, `target.onnx`: (N, 1, H, W) and the reference graph's result -> (N, 1, sH, sW), all float32."""
+    """Eq. 2-5, `target.onnx` of a MINet: (N, 1, H, W) and the reference graph's result -> (N, 1, sH, sW).
+
+    All float32.
+    """
 
     def __init__(self, network: MINet, precision: Precision) -> None:
         super().__init__()
@@ -96,6 +133,8 @@ class TargetGraph(nn.Module):
                 self.integration(stages) if self.config.integration == "affinity" else stages
             )
         restored = self.target_tail(total).float()
+        if self.config.grid == "target":
+            restored = functional.pixel_shuffle(restored, self.config.scale)
         return restored + self.interpolate(target) if self.config.skip == "sinc" else restored
 
     def forward(self, target: Tensor, reference_features: Tensor | None = None) -> Tensor:
@@ -104,7 +143,7 @@ class TargetGraph(nn.Module):
 
 
 class ModelGraph(nn.Module):
-    """Everything, `model.onnx`: (N, 1, H, W) and (N, 1, sH, sW) -> (N, 1, sH, sW), all float32.
+    """Everything, `model.onnx` of a MINet: (N, 1, H, W) and (N, 1, sH, sW) -> (N, 1, sH, sW), all float32.
 
     The features pass through the same stack as between the other two graphs. Without it, engines that compute float16
     operators in float32 keep digits here that the two graphs round away, and the results differ.
@@ -122,13 +161,62 @@ class ModelGraph(nn.Module):
         return self.target_graph.restore(target, features)
 
 
-GRAPHS: dict[Graph, type[ModelGraph | ReferenceGraph | TargetGraph]] = {
-    "model": ModelGraph,
-    "reference": ReferenceGraph,
-    "target": TargetGraph,
-}
+class PlainGraph(nn.Module):
+    """A graph of a network that is its own graph: cast to the precision, but for the fixed interpolations."""
+
+    def __init__(self, network: Network, precision: Precision) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network)
+        cast_weights(self.network, precision)
+        for name, module in network.named_modules():
+            if isinstance(module, SincUpsampler | SincDownsampler):
+                self.network.set_submodule(name, copy.deepcopy(module))
+            elif isinstance(module, PhaseFolding):
+                self.network.set_submodule(name, FoldingNode(module.factor))
+        self.dtype = DTYPES[precision]
 
 
-def graphs_of(network: MINet) -> tuple[Graph, ...]:
+class PlainReferenceGraph(PlainGraph):
+    """`reference.onnx`: (N, 1, sH, sW) -> the network's features, both float32."""
+
+    def forward(self, reference: Tensor) -> Tensor:
+        """Like `Network.encode_reference`."""
+        return self.network.encode_reference(reference).float()
+
+
+class PlainTargetGraph(PlainGraph):
+    """`target.onnx`: (N, 1, H, W) and the reference graph's result -> (N, 1, sH, sW), all float32."""
+
+    def forward(self, target: Tensor, reference_features: Tensor) -> Tensor:
+        """Like `Network.restore`."""
+        return self.network.restore(target, reference_features.to(self.dtype))
+
+
+class PlainModelGraph(PlainGraph):
+    """`model.onnx`: (N, 1, H, W) and, for a guided network, (N, 1, sH, sW) -> (N, 1, sH, sW), all float32."""
+
+    def forward(self, target: Tensor, reference: Tensor | None = None) -> Tensor:
+        """Restore a batch."""
+        features = None if reference is None else self.network.encode_reference(reference)
+        return self.network.restore(target, features)
+
+
+GRAPHS: tuple[Graph, ...] = ("model", "reference", "target")
+
+
+def graph_module(network: Network, graph: Graph, precision: Precision) -> nn.Module:
+    """One graph of a network's bundle as a module, in evaluation mode.
+
+    Raises:
+        ExportError: the precision cannot hold the weights.
+    """
+    if isinstance(network, MINet):
+        modules = {"model": ModelGraph, "reference": ReferenceGraph, "target": TargetGraph}
+        return modules[graph](network, precision).eval()
+    plain = {"model": PlainModelGraph, "reference": PlainReferenceGraph, "target": PlainTargetGraph}
+    return plain[graph](network, precision).eval()
+
+
+def graphs_of(network: Network) -> tuple[Graph, ...]:
     """The graphs that a network's bundle holds: a single-contrast network has nothing to prefetch."""
-    return ("model", "reference", "target") if network.config.reference else ("model",)
+    return GRAPHS if network.guided else ("model",)

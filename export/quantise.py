@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from minet_sdk.bundle import Manifest
 from minet_sdk.errors import ExportError
 from minet_sdk.export.weights import content
-from minet_sdk.training.model import MINet
+from minet_sdk.training.network import Network
 
 Format = Literal["int8", "fp8"]
 
@@ -71,7 +71,7 @@ def quantised_layers(network: nn.Module) -> list[str]:
     ]
 
 
-def layers_of_graph(network: MINet, graph: str) -> list[str]:
+def layers_of_graph(network: Network, graph: str) -> list[str]:
     """The quantised layers that a graph of the bundle holds."""
     reference = "reference_groups."
     return [

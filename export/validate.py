@@ -24,6 +24,7 @@ from minet_sdk.export.quantise import Quantisation, layers_of_graph, scales_in
 from minet_sdk.export.slices import Slices
 from minet_sdk.export.weights import content
 from minet_sdk.training.model import MINet
+from minet_sdk.training.network import Network
 
 Array = npt.NDArray[np.float32]
 
@@ -103,7 +104,7 @@ def raise_failures(checks: list[Check], output: Path) -> None:
         )
 
 
-def check_bundle(folder: Path, network: MINet, slices: Slices | None = None) -> list[Check]:
+def check_bundle(folder: Path, network: Network, slices: Slices | None = None) -> list[Check]:
     """Check a bundle that has just been written.
 
     Args:
@@ -128,7 +129,7 @@ def check_bundle(folder: Path, network: MINet, slices: Slices | None = None) -> 
     return checks + _check_values(folder, network, manifest, slices)
 
 
-def _check_form(folder: Path, graph: Graph, network: MINet, manifest: Manifest) -> list[Check]:
+def _check_form(folder: Path, graph: Graph, network: Network, manifest: Manifest) -> list[Check]:
     """What can be said without running the graph."""
     path = folder / f"{graph}.onnx"
     try:
@@ -145,7 +146,7 @@ def _check_form(folder: Path, graph: Graph, network: MINet, manifest: Manifest) 
     inputs, output = input_names(network, graph), OUTPUT[graph]
     expect("inputs", [value.name for value in model.graph.input], list(inputs))
     expect("outputs", [value.name for value in model.graph.output], [output])
-    shapes = tensor_shapes(network.config)
+    shapes = tensor_shapes(network)
     for value, name in zip([*model.graph.input, *model.graph.output], [*inputs, output], strict=False):
         expect(f"type and shape of {name}", _type_and_shape(value), f"FLOAT {shapes[name]}")
     carried = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA_KEY)
@@ -171,7 +172,7 @@ def _expect(subject: str, question: str, found: object, expected: object) -> Che
     return Check(subject, question, str(found) if passed else f"got {found}, expected {expected}", passed)
 
 
-def _check_values(folder: Path, network: MINet, manifest: Manifest, slices: Slices | None) -> list[Check]:
+def _check_values(folder: Path, network: Network, manifest: Manifest, slices: Slices | None) -> list[Check]:
     """Run all graphs and compare with PyTorch in float32: on examples of many shapes, then on real slices."""
     cases = [_case(network, manifest, index) for index in range(len(CASES))]
     precision = manifest.precision
@@ -219,7 +220,7 @@ def _compare(trial: _Trial, output: str, cases: list[_Case], limit: float) -> Ch
     return Check(trial.subject, trial.question, answer, worst <= limit and not faults, measured=True)
 
 
-def _check_fidelity(trials: list[_Trial], network: MINet, manifest: Manifest, slices: Slices) -> list[Check]:
+def _check_fidelity(trials: list[_Trial], network: Network, manifest: Manifest, slices: Slices) -> list[Check]:
     """What the precision costs in dB."""
     scale, normalisation, limit = manifest.scale, manifest.normalisation, DECIBELS[manifest.precision]
     expected = restore(run_network(network), slices, scale, normalisation)
@@ -254,9 +255,9 @@ def _check_bits(runs: dict[Graph, Run], cases: list[_Case]) -> Check:
     return Check(subject, question, answer, not different, measured=True)
 
 
-def _case(network: MINet, manifest: Manifest, index: int) -> _Case:
+def _case(network: Network, manifest: Manifest, index: int) -> _Case:
     inputs = example(*CASES[index], network.config.scale, manifest.normalisation, seed=1 + index)
-    reference = torch.from_numpy(inputs.reference) if network.config.reference else None
+    reference = torch.from_numpy(inputs.reference) if network.guided else None
     with torch.no_grad():
         restored = network(torch.from_numpy(inputs.target), reference).restored.numpy()
         features = None if reference is None else network.encode_reference(reference).numpy()
@@ -277,9 +278,9 @@ def _type_and_shape(value: onnx.ValueInfoProto) -> str:
     return f"{onnx.TensorProto.DataType.Name(tensor.elem_type)} {shape}"
 
 
-def _reference_head(model: onnx.ModelProto, network: MINet, manifest: Manifest) -> list[str]:
-    """Weights of the reference's own head, which only training needs, recognised by their values."""
-    if not network.config.reference:
+def _reference_head(model: onnx.ModelProto, network: Network, manifest: Manifest) -> list[str]:
+    """Weights of a MINet's own head for the reference, which only training needs, recognised by their values."""
+    if not isinstance(network, MINet) or not network.guided:
         return []
     unwanted = {"reference_tail.weight": network.reference_tail.weight}
     if network.config.attention:

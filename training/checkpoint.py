@@ -14,8 +14,8 @@ import torch
 from minet_sdk.atomic import replacing
 from minet_sdk.errors import TrainingError
 from minet_sdk.requirements import require
-from minet_sdk.training.config import MinetConfig
 from minet_sdk.training.model import MINet
+from minet_sdk.training.network import Network, build, config_from_dict
 
 Storage = Literal["float32", "float16"]
 
@@ -24,17 +24,28 @@ Storage = Literal["float32", "float16"]
 class Checkpoint:
     """A network and where it comes from."""
 
-    model: MINet
+    model: Network
     record: dict[str, Any]
     """Command, settings, seed, data, commit, versions, validation curve."""
 
+    @property
+    def minet(self) -> MINet:
+        """The network, for what only a MINet has.
 
-def save_checkpoint(path: Path, model: MINet, record: dict[str, Any], storage: Storage = "float32") -> None:
+        Raises:
+            TrainingError: it is of another kind.
+        """
+        if not isinstance(self.model, MINet):
+            raise TrainingError(f"the checkpoint holds a network of kind {self.model.config.kind!r}, expected a MINet")
+        return self.model
+
+
+def save_checkpoint(path: Path, model: Network, record: dict[str, Any], storage: Storage = "float32") -> None:
     """Write a checkpoint under a temporary name, then rename it.
 
     Args:
         path: ends in ``.safetensors``.
-        model: the network.
+        model: a network of any kind.
         record: plain data that tells how it was trained.
         storage: number format of the weights in the file.
     """
@@ -64,7 +75,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise TrainingError(f"{path}: not a minet-sdk checkpoint ({error}); expected a .safetensors file") from error
     try:
-        model = MINet(MinetConfig.from_dict(architecture))
+        model = build(config_from_dict(architecture))
         model.load_state_dict(tensors)
     except TrainingError as error:
         raise TrainingError(f"{path}: {error}") from error

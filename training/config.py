@@ -1,23 +1,22 @@
-"""What a network looks like, as data: the one description that training, export and the manifest share."""
+"""What a MINet looks like, as data, and the named ones."""
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from minet_sdk.errors import TrainingError
 from minet_sdk.kernels.reference import Affinity
+from minet_sdk.training.architecture import SCALES, Architecture, Skip
 
 Integration = Literal["affinity", "reduction", "none"]
-Skip = Literal["none", "sinc"]
 Grid = Literal["restored", "target"]
-
-SCALES = (2, 4)
 
 
 @dataclass(frozen=True)
-class MinetConfig:
+class MinetConfig(Architecture):
     """Architecture of one MINet. The defaults are the paper's (Feng et al., MICCAI 2021)."""
 
-    scale: int = 2
+    kind = "minet"
+
     stages: int = 6
     """L, residual groups per branch."""
 
@@ -28,7 +27,7 @@ class MinetConfig:
     """C; a multiple of 16, which every fast kernel wants."""
 
     affinity: Affinity = "paper"
-    reference: bool = True
+    reference: bool = field(default=True, kw_only=True)
     """False removes the reference branch, its fusions and its loss: a single-contrast network."""
 
     integration: Integration = "affinity"
@@ -46,38 +45,20 @@ class MinetConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        if self.scale not in SCALES:
-            raise TrainingError(f"scale is {self.scale}; MINet is defined for 2 and 4")
+        super().__post_init__()
         if min(self.stages, self.blocks) < 1 or self.channels < 16 or self.channels % 16:
             raise TrainingError(
                 f"stages {self.stages}, blocks {self.blocks}, channels {self.channels}: "
                 "stages and blocks must be at least 1, channels a multiple of 16"
             )
-        choices = (("affinity", Affinity), ("integration", Integration), ("skip", Skip), ("grid", Grid))
-        for name, allowed in choices:
-            if getattr(self, name) not in get_args(allowed):
-                raise TrainingError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(get_args(allowed))}")
+        self.check_choices(
+            affinity=get_args(Affinity), integration=get_args(Integration), skip=get_args(Skip), grid=get_args(Grid)
+        )
 
     @property
     def stage_features(self) -> int:
         """How many stage outputs the integration weighs against each other: 2L, or L without a reference."""
         return 2 * self.stages if self.reference else self.stages
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for checkpoints and manifests."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "MinetConfig":
-        """Inverse of `to_dict`.
-
-        Raises:
-            TrainingError: a field is unknown, as in a checkpoint of a newer version.
-        """
-        unknown = set(data) - {field.name for field in fields(cls)}
-        if unknown:
-            raise TrainingError(f"architecture has unknown fields {sorted(unknown)}: update minet-sdk")
-        return cls(**data)
 
 
 PRESETS: dict[str, dict[int, MinetConfig]] = {

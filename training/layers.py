@@ -1,4 +1,4 @@
-"""The building blocks of MINet: residual groups, upsampling, channel-spatial attention, sinc interpolation."""
+"""The building blocks: MINet's residual groups and channel-spatial attention, upsampling, interpolation, folding."""
 
 import math
 
@@ -57,10 +57,15 @@ class Upsampler(nn.Sequential):
     """log2(scale) times a 3x3 convolution to 4C channels and a pixel shuffle, then one more 3x3 convolution."""
 
     def __init__(self, channels: int, scale: int) -> None:
-        layers: list[nn.Module] = []
-        for _ in range(int(math.log2(scale))):
-            layers += [nn.Conv2d(channels, 4 * channels, 3, padding=1), nn.PixelShuffle(2)]
-        super().__init__(*layers, nn.Conv2d(channels, channels, 3, padding=1))
+        super().__init__(*doublings(channels, scale), nn.Conv2d(channels, channels, 3, padding=1))
+
+
+def doublings(channels: int, scale: int) -> list[nn.Module]:
+    """log2(scale) times a 3x3 convolution to 4C channels and a pixel shuffle."""
+    layers: list[nn.Module] = []
+    for _ in range(int(math.log2(scale))):
+        layers += [nn.Conv2d(channels, 4 * channels, 3, padding=1), nn.PixelShuffle(2)]
+    return layers
 
 
 class ChannelSpatialAttention(nn.Module):
@@ -103,9 +108,7 @@ class SincUpsampler(nn.Module):
         taps = torch.arange(SINC_TAPS, dtype=torch.float64) - (SINC_TAPS // 2 - 1)
         rows: list[Tensor] = []
         for phase in range(scale):
-            distance = phase / scale - taps
-            window = torch.special.i0(SINC_BETA * torch.sqrt((1 - (distance / (SINC_TAPS / 2)) ** 2).clamp(min=0)))
-            weight = torch.sinc(distance) * window
+            weight = _windowed_sinc(phase / scale - taps)
             rows.append(weight / weight.sum())
         one = torch.stack(rows)
         full = torch.einsum("ai,bj->abij", one, one).reshape(scale * scale, 1, SINC_TAPS, SINC_TAPS)
@@ -117,3 +120,51 @@ class SincUpsampler(nn.Module):
         with torch.autocast(target.device.type, enabled=False):
             padded = functional.pad(target.float(), (before, after, before, after), mode="replicate")
             return functional.pixel_shuffle(functional.conv2d(padded, self.kernel), self.scale)
+
+
+class SincDownsampler(nn.Module):
+    """The counterpart of `SincUpsampler`: low-pass by the same windowed sinc, stretched, then thinned by the factor.
+
+    Nearly the centre of k-space as `minet_sdk.kspace.degrade` takes it, but local, so that patches agree with slices.
+    Low-resolution sample i lies on sample factor * i. Always float32.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.reach = factor * SINC_TAPS // 2 - 1
+        distance = torch.arange(-self.reach, self.reach + 1, dtype=torch.float64) / factor
+        weight = _windowed_sinc(distance)
+        weight = weight / weight.sum()
+        self.register_buffer("kernel", torch.outer(weight, weight)[None, None].float(), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 1, factor * H, factor * W) -> (N, 1, H, W)."""
+        with torch.autocast(image.device.type, enabled=False):
+            padded = functional.pad(image.float(), 4 * (self.reach,), mode="replicate")
+            return functional.conv2d(padded, self.kernel, stride=self.factor)
+
+
+class PhaseFolding(nn.Module):
+    """The pixels of every factor x factor cell as images of their own, its phases, and back."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(N, C, factor * H, factor * W) -> factor^2 times (N, C, H, W), the cell row by row."""
+        folded = functional.pixel_unshuffle(image, self.factor)
+        return list(folded.unflatten(1, (image.shape[1], self.factor**2)).unbind(2))
+
+    def unfold(self, phases: list[Tensor]) -> Tensor:
+        """Inverse of `forward`."""
+        return functional.pixel_shuffle(torch.stack(phases, dim=2).flatten(1, 2), self.factor)
+
+
+def _windowed_sinc(distance: Tensor) -> Tensor:
+    """Sinc under a Kaiser window that reaches `SINC_TAPS` / 2 samples to either side."""
+    inside = (1 - (distance / (SINC_TAPS / 2)) ** 2).clamp(min=0)
+    return torch.sinc(distance) * torch.special.i0(SINC_BETA * torch.sqrt(inside))

@@ -3,34 +3,22 @@
 The reference branch never depends on the target (eq. 1), so `encode_reference` can run before the target exists.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from minet_sdk.errors import InputError
 from minet_sdk.training.config import MinetConfig
 from minet_sdk.training.integration import MultiStageIntegration
 from minet_sdk.training.layers import ChannelSpatialAttention, ResidualGroup, SincUpsampler, Upsampler
+from minet_sdk.training.network import FeatureLayout, Network, Restoration, add_detail_only, seeded
 
 
-class Restoration(NamedTuple):
-    """What training needs from one forward pass."""
-
-    restored: Tensor
-    """(N, 1, scale * H, scale * W)."""
-
-    reference: Tensor | None
-    """The reference as its own head gives it back, same shape; None without a reference branch."""
-
-
-class MINet(nn.Module):
+class MINet(Network):
     """The whole network; which parts exist follows from the config."""
 
     def __init__(self, config: MinetConfig) -> None:
         super().__init__()
-        self.config = config
+        self._config = config
         c, stages = config.channels, config.stages
         folded = config.grid == "target"
         pixels = config.scale**2 if folded else 1
@@ -53,8 +41,22 @@ class MINet(nn.Module):
         self.target_tail = nn.Conv2d(c, pixels, 3, padding=1)
         if config.skip == "sinc":
             self.interpolate = SincUpsampler(config.scale)
-            nn.init.zeros_(self.target_tail.weight)
-            nn.init.zeros_(self.target_tail.get_parameter("bias"))
+            add_detail_only(self.target_tail)
+
+    @property
+    def config(self) -> MinetConfig:
+        """What it looks like."""
+        return self._config
+
+    @property
+    def features(self) -> FeatureLayout | None:
+        """Layout of `encode_reference`'s result."""
+        c = self.config
+        return FeatureLayout(c.stages + 1, c.channels, c.scale if c.grid == "restored" else 1) if c.reference else None
+
+    def interpolated(self, target: Tensor) -> Tensor | None:
+        """The image that the network adds detail to; None without a skip."""
+        return self.interpolate(target) if self.config.skip == "sinc" else None
 
     def encode_reference(self, reference: Tensor) -> Tensor:
         """Eq. 1: (N, 1, sH, sW) -> (N, L + 1, C, sH, sW), the features before and after every stage.
@@ -108,10 +110,9 @@ class MINet(nn.Module):
         Raises:
             InputError: a reference is missing or superfluous.
         """
-        if self.config.reference != (reference is not None):
-            raise InputError(f"this network {'needs a' if self.config.reference else 'takes no'} reference")
+        self.check_reference(reference)
         if reference is None:
-            return Restoration(self.restore(target, None), None)
+            return Restoration(self.restore(target, None))
         features = self.encode_reference(reference)
         last = features[:, -1]
         own = self.reference_tail(self.reference_attention(last) if self.config.attention else last)
@@ -119,7 +120,6 @@ class MINet(nn.Module):
 
 
 def build(config: MinetConfig, seed: int = 0) -> MINet:
-    """A freshly initialised network; the same seed gives the same weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    """A freshly initialised MINet; the same seed gives the same weights."""
+    with seeded(seed):
         return MINet(config)

@@ -64,7 +64,7 @@ def prefer_speed() -> None:
 
 def minet_x2(checkpoint: Path = CHECKPOINT) -> MINet:
     """The bundled x2 network."""
-    return load_checkpoint(checkpoint).model
+    return load_checkpoint(checkpoint).minet
 
 
 def module(network: MINet, precision: Precision, device: str, channels_last: bool, kernels: bool) -> nn.Module:

@@ -31,7 +31,7 @@ def run(context: Context) -> None:
     if not backends:
         context.skip("no engine here runs on the GPU: see backends")
         return
-    network = load_checkpoint(CHECKPOINT).model
+    network = load_checkpoint(CHECKPOINT).minet
     slices = bundled_slices().spread(1 if context.tiny else SLICES)
     if context.tiny:
         slices = Slices(slices.targets[:, 80:144, 64:128], slices.references[:, 80:144, 64:128], slices.source)

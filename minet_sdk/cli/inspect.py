@@ -27,6 +27,7 @@ def models(json: JsonOutput = False) -> None:
         rows.append(
             {
                 "name": name,
+                "method": manifest.training.get("method") or manifest.architecture.get("kind", "minet"),
                 "scale": manifest.scale,
                 "reference": manifest.needs_reference,
                 "precision": manifest.precision,
@@ -38,10 +39,10 @@ def models(json: JsonOutput = False) -> None:
     if json:
         print_json(rows)
         return
-    table = Table("model", "scale", "reference", "precision", "SHA-256")
+    table = Table("model", "method", "scale", "reference", "precision", "SHA-256")
     for row in rows:
         guided = "needed" if row["reference"] else "none"
-        table.add_row(row["name"], f"x{row['scale']}", guided, row["precision"], row["sha256"][:12])
+        table.add_row(row["name"], row["method"], f"x{row['scale']}", guided, row["precision"], row["sha256"][:12])
     Console().print(table)
     remark("Research use only, not a medical device. Model cards: MODEL_CARD.md beside each model.")
 

@@ -12,18 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from minet_sdk.bundle import METADATA_KEY, Bundle, Manifest
-from minet_sdk.export.onnx_from_torch import onnx_from_torch
 from minet_sdk.training.model import MINet
-
-NETWORKS = {
-    "cosine x4": {"scale": 4, "stages": 1},
-    "paper x2, no skip": {"affinity": "paper", "skip": "none", "stages": 1},
-    "released x2, two stages": {"affinity": "released"},
-    "no integration x4, no skip": {"integration": "none", "scale": 4, "skip": "none", "stages": 1},
-    "single contrast x2, reduction, no attention": {
-        "reference": False, "integration": "reduction", "attention": False,
-    },
-}  # fmt: skip
 
 
 def restored_by_onnxruntime(
@@ -36,13 +25,9 @@ def restored_by_onnxruntime(
     return np.asarray(session.run(["restored"], {value.name: feed[value.name] for value in session.get_inputs()})[0])
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_model_graph_is_the_network(
-    name: str, small_network: Callable[..., MINet], make_manifest: Callable[..., Manifest]
-) -> None:
-    network = small_network(**NETWORKS[name])
-    config = network.config
-    model = onnx_from_torch(network, "model", make_manifest(network))
+def test_model_graph_is_the_network(exported: Callable[[str], tuple[MINet, Path]], kind: str) -> None:
+    network, path = exported(kind)
+    config, model = network.config, onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     generator = torch.Generator().manual_seed(0)
     for batch, height, width in ((1, 9, 14), (3, 12, 11)):
