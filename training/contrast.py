@@ -5,20 +5,22 @@ Here tissue values, their correlation, fine structure, texture, one-sided lesion
 alignment are drawn anew for every pair; true protocols are a minority.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from minet_sdk.training.labels import BRAIN, TISSUES, Subject
-from minet_sdk.training.signal import PROTOCOL_PAIRS, signal, tissue_table
+from minet_sdk.errors import TrainingError
+from minet_sdk.training.augmentation import log_uniform, misalign, show_something_else
+from minet_sdk.training.labels import Anatomy
+from minet_sdk.training.pairs import Image, MagnitudePair
+from minet_sdk.training.signal import PROTOCOL_PAIRS, PROTOCOLS, signal, tissue_table
 
-Image = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
 
 AXIAL = 2
-FLUID = TISSUES.index("fluid")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,20 @@ class ContrastSettings:
     noise: tuple[float, float] = (0.001, 0.02)
     """Rician noise, standard deviation over the brightest tissue; drawn log-uniformly."""
 
+    orientations: tuple[float, float, float] = (0.25, 0.25, 0.5)
+    """Parts of sagittal, coronal and axial slices."""
+
+    protocols: tuple[tuple[str, str], ...] = tuple((first.name, second.name) for first, second in PROTOCOL_PAIRS)
+    """Reference and target protocols (`PROTOCOLS`) that pairs with physics are drawn from."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn from."""
+        unknown = sorted({name for pair in self.protocols for name in pair} - set(PROTOCOLS))
+        if unknown or not self.protocols:
+            raise TrainingError(f"protocols {unknown} are unknown; expected pairs of {', '.join(PROTOCOLS)}")
+        if len(self.orientations) != 3 or abs(sum(self.orientations) - 1) > 1e-6 or min(self.orientations) < 0:
+            raise TrainingError(f"orientations are {self.orientations}; expected three parts that add up to 1")
+
 
 CLINICAL = ContrastSettings(
     physics=1,
@@ -72,16 +88,33 @@ CLINICAL = ContrastSettings(
 )
 """What a good pair of clinical series looks like: the physics test set. Lesions in the target alone stay."""
 
+PAPER_CLINICAL = replace(CLINICAL, protocols=(("T1w", "T2w"),), orientations=(0.0, 0.0, 1.0))
+"""The protocols of the paper's two clinical sets: axial, T1w (inversion recovery) guiding T2w."""
 
-@dataclass(frozen=True)
-class Pair:
-    """A reference and a target of one slice, both (rows, columns) float32 with maximum near 1, perfectly sampled.
+KNEE_CLINICAL = replace(CLINICAL, protocols=(("PD", "FS-PD"),), orientations=(0.0, 1.0, 0.0), size=320)
+"""Like fastMRI's knees: coronal, PD guiding FS-PD, 320 x 320."""
 
-    A reference that is missing is all zeros.
-    """
+KNEE = replace(
+    KNEE_CLINICAL,
+    physics=0.6,
+    blurred=0.5,
+    misaligned=0.3,
+    wrong_reference=0.02,
+    missing_reference=0.1,
+    orientations=(0.15, 0.7, 0.15),
+    size=256,
+    noise=(0.002, 0.03),
+)
+"""Training pairs of knees: mostly PD guiding FS-PD, the rest in random contrast, with all that makes training hard."""
 
-    reference: Image
-    target: Image
+PRESETS = {
+    "random": ContrastSettings(),
+    "clinical": CLINICAL,
+    "paper-clinical": PAPER_CLINICAL,
+    "knee": KNEE,
+    "knee-clinical": KNEE_CLINICAL,
+}
+"""By name."""
 
 
 def _blur(image: npt.NDArray[np.float32], sigma: float) -> Image:
@@ -97,9 +130,9 @@ def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], exponent: fl
     return (field - field.mean()) / field.std()
 
 
-def _anatomy(subject: Subject, rng: np.random.Generator, settings: ContrastSettings) -> Labels:
+def _anatomy(subject: Anatomy, rng: np.random.Generator, settings: ContrastSettings) -> Labels:
     """A slab of tissue labels (slices, size, size): any orientation, turned, scaled, mirrored."""
-    axis = int(rng.choice(3, p=(0.25, 0.25, 0.5)))
+    axis = int(rng.choice(3, p=settings.orientations))
     thickness = int(rng.choice((1, 3, 5)))
     slab = subject.slab(axis, int(rng.choice(subject.useful_slices[axis])), thickness)
     if rng.random() < 0.5:
@@ -116,19 +149,21 @@ def _anatomy(subject: Subject, rng: np.random.Generator, settings: ContrastSetti
     return np.stack(pieces).astype(np.uint8, copy=False)
 
 
-def _protocol_values(rng: np.random.Generator) -> tuple[Image, Image]:
+def _protocol_values(
+    rng: np.random.Generator, tissues: Sequence[str], settings: ContrastSettings
+) -> tuple[Image, Image]:
     """Grey value of each tissue in reference and target under two protocols of one clinic, tissues varied."""
-    table = tissue_table() * rng.uniform(0.85, 1.15, (len(TISSUES), 4))
-    first, second = PROTOCOL_PAIRS[rng.integers(len(PROTOCOL_PAIRS))]
-    return _brightest_one(signal(table, first)), _brightest_one(signal(table, second))
+    table = tissue_table(tissues) * rng.uniform(0.85, 1.15, (len(tissues), 4))
+    first, second = settings.protocols[rng.integers(len(settings.protocols))]
+    return _brightest_one(signal(table, PROTOCOLS[first])), _brightest_one(signal(table, PROTOCOLS[second]))
 
 
-def _random_values(rng: np.random.Generator) -> tuple[Image, Image]:
+def _random_values(rng: np.random.Generator, tissues: Sequence[str]) -> tuple[Image, Image]:
     """Grey value of each tissue in reference and target: two draws of random correlation, either sign."""
     correlation = rng.uniform(-1, 1)
-    first = rng.uniform(0.05, 1, len(TISSUES))
+    first = rng.uniform(0.05, 1, len(tissues))
     alike = first if correlation > 0 else 1.05 - first
-    second = abs(correlation) * alike + (1 - abs(correlation)) * rng.uniform(0.05, 1, len(TISSUES))
+    second = abs(correlation) * alike + (1 - abs(correlation)) * rng.uniform(0.05, 1, len(tissues))
     first[0] = second[0] = 0
     return first.astype(np.float32), second.astype(np.float32)
 
@@ -141,8 +176,12 @@ def _average(images: tuple[Image, Image], rng: np.random.Generator) -> tuple[Ima
     """Both images as if many heads had been averaged: blurred alike, here little, there much."""
     least, most = np.sort(rng.uniform(0.5, 3.0, 2))
     much = np.clip(0.5 + 0.5 * _smooth_noise(rng, images[0].shape, 2.0), 0, 1)
-    first, second = (_blur(image, least) + much * (_blur(image, most) - _blur(image, least)) for image in images)
-    return first, second
+
+    def blurred(image: Image) -> Image:
+        little = _blur(image, least)
+        return np.asarray(little + much * (_blur(image, most) - little), dtype=np.float32)
+
+    return blurred(images[0]), blurred(images[1])
 
 
 def _detail(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Image, Image]:
@@ -170,9 +209,9 @@ def _add_spots(image: Image, tissue: Labels, rng: np.random.Generator, most: int
         image[window] += rng.uniform(-0.4, 0.5) * (tissue[window] > 0) * shape
 
 
-def _brain(tissue: Labels) -> Image:
+def _brain(tissue: Labels, kept: Sequence[int]) -> Image:
     """Soft mask of the brain and the fluid inside it."""
-    inside = ndimage.binary_fill_holes(ndimage.binary_closing(np.isin(tissue, BRAIN), iterations=2))
+    inside = ndimage.binary_fill_holes(ndimage.binary_closing(np.isin(tissue, kept), iterations=2))
     return _blur(np.asarray(inside, dtype=np.float32), 0.5)
 
 
@@ -185,16 +224,7 @@ def _finish(image: Image, rng: np.random.Generator, noise: float, gamma: float) 
     return np.hypot(biased + real, imaginary).astype(np.float32)
 
 
-def _misalign(image: Image, rng: np.random.Generator) -> Image:
-    """Turn by about half a degree, move by about half a pixel."""
-    angle = np.deg2rad(rng.normal(0, 0.4))
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    middle = np.array(image.shape) / 2
-    matrix = np.column_stack([turn, middle - turn @ middle + rng.normal(0, 0.6, 2)])
-    return ndimage.affine_transform(image, matrix, order=3, mode="nearest").astype(np.float32)
-
-
-def random_pair(subject: Subject, rng: np.random.Generator, settings: ContrastSettings) -> Pair:
+def random_pair(subject: Anatomy, rng: np.random.Generator, settings: ContrastSettings) -> MagnitudePair:
     """One slice of ``subject`` in two random contrasts.
 
     Args:
@@ -209,7 +239,8 @@ def random_pair(subject: Subject, rng: np.random.Generator, settings: ContrastSe
     tissue = slab[len(slab) // 2]
     shape = (settings.size, settings.size)
     follows_protocol = rng.random() < settings.physics
-    values = _protocol_values(rng) if follows_protocol else _random_values(rng)
+    tissues = subject.tissues
+    values = _protocol_values(rng, tissues, settings) if follows_protocol else _random_values(rng, tissues)
     profile = np.exp(-0.5 * ((np.arange(len(slab)) - len(slab) // 2) / rng.uniform(0.4, 1.5)) ** 2)
     profile = (profile / profile.sum()).astype(np.float32)
     edge = float(rng.uniform(0.3, 0.9))
@@ -225,12 +256,12 @@ def random_pair(subject: Subject, rng: np.random.Generator, settings: ContrastSe
     mix = rng.uniform(-1, 1, 2)
     strongest = settings.protocol_texture if follows_protocol else settings.texture
     for image, texture, part in zip((first, second), own_texture, mix, strict=True):
-        amount = calm * rng.uniform(0, strongest, len(TISSUES)).astype(np.float32)[tissue]
+        amount = calm * rng.uniform(0, strongest, len(tissues)).astype(np.float32)[tissue]
         image *= 1 + amount * (np.float32(part) * shared + np.float32(np.sqrt(1 - part**2)) * texture)
     _add_spots(second, tissue, rng, 8)
     _add_spots(first, tissue, rng, 3)
     if rng.random() < settings.skull_stripped:
-        mask = _brain(tissue)
+        mask = _brain(tissue, subject.brain)
         if mask.mean() > 0.05:
             first, second = first * mask, second * mask
     if rng.random() < settings.blurred:
@@ -238,18 +269,14 @@ def random_pair(subject: Subject, rng: np.random.Generator, settings: ContrastSe
     if rng.random() < 0.3:
         first = _blur(first, rng.uniform(0.2, 0.9))
     if rng.random() < settings.misaligned:
-        first = _misalign(first, rng)
+        first = misalign(first, rng)
     if rng.random() < settings.wrong_reference:
-        first = np.roll(first[::-1], rng.integers(10, 60, 2), (0, 1))
+        first = show_something_else(first, rng)
     gammas = (1.0, 1.0) if follows_protocol else tuple(rng.uniform(0.7, 1.4, 2))
     first, second = (
-        _finish(image, rng, _log_uniform(rng, settings.noise), gamma)
+        _finish(image, rng, log_uniform(rng, settings.noise), gamma)
         for image, gamma in zip((first, second), gammas, strict=True)
     )
     if settings.missing_reference and rng.random() < settings.missing_reference:
-        return Pair(np.zeros_like(first), second / second.max())
-    return Pair(first / first.max(), second / second.max())
-
-
-def _log_uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:
-    return float(np.exp(rng.uniform(*np.log(limits))))
+        return MagnitudePair(np.zeros_like(first), second / second.max())
+    return MagnitudePair(first / first.max(), second / second.max())

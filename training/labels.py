@@ -4,15 +4,14 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from minet_sdk.errors import TrainingError
 from minet_sdk.requirements import require
-
-Split = Literal["train", "validation", "test"]
+from minet_sdk.training.splits import Split
 
 SPLITS: dict[Split, tuple[str, ...]] = {
     "train": tuple(f"subject_{i:02d}" for i in range(1, 11)),
@@ -49,13 +48,24 @@ LEAST_TISSUE = 0.12
 """Part of a slice that must be tissue for it to be used."""
 
 
-@dataclass(frozen=True)
-class Subject:
-    """One head."""
+class Anatomy(Protocol):
+    """Tissue labels that contrasts are made from."""
 
-    name: str
-    tissue: npt.NDArray[np.uint8]
-    """(x, y, z) tissue index in RAS+ orientation, 1 mm."""
+    tissues: ClassVar[tuple[str, ...]]
+    """Names by tissue index; the first is background."""
+
+    brain: ClassVar[tuple[int, ...]]
+    """Tissues that skull stripping keeps besides the fluid they enclose; none if there is no skull."""
+
+    @property
+    def name(self) -> str:
+        """The subject's name."""
+        ...
+
+    @property
+    def useful_slices(self) -> tuple[npt.NDArray[np.intp], ...]:
+        """For each axis the indices of the slices with enough tissue to learn from."""
+        ...
 
     def slab(self, axis: int, index: int, thickness: int) -> npt.NDArray[np.uint8]:
         """Slices around ``index`` along ``axis``: (thickness, rows, columns), head or front upwards.
@@ -65,14 +75,34 @@ class Subject:
             index: the middle slice.
             thickness: an odd number of slices; beyond the volume the last slice repeats.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One head."""
+
+    tissues: ClassVar[tuple[str, ...]] = TISSUES
+    brain: ClassVar[tuple[int, ...]] = BRAIN
+
+    name: str
+    tissue: npt.NDArray[np.uint8]
+    """(x, y, z) tissue index in RAS+ orientation, 1 mm."""
+
+    def slab(self, axis: int, index: int, thickness: int) -> npt.NDArray[np.uint8]:
+        """See `Anatomy`."""
         half = thickness // 2
         indices = np.clip(np.arange(index - half, index + half + 1), 0, self.tissue.shape[axis] - 1)
         slab = np.moveaxis(self.tissue, axis, 0)[indices]
         return np.ascontiguousarray(slab.transpose(0, 2, 1)[:, ::-1])
 
-    @cached_property
+    @property
     def useful_slices(self) -> tuple[npt.NDArray[np.intp], ...]:
         """For each axis the indices of the slices with enough tissue to learn from."""
+        return self._useful_slices
+
+    @cached_property
+    def _useful_slices(self) -> tuple[npt.NDArray[np.intp], ...]:
         inside = self.tissue > 0
         other = ((1, 2), (0, 2), (0, 1))
         return tuple(np.nonzero(inside.mean(axis=axes) >= LEAST_TISSUE)[0] for axes in other)

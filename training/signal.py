@@ -1,5 +1,6 @@
 """Physics of contrast: spin echo and inversion recovery signal of each tissue under a protocol."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,9 @@ FS_PD_WEIGHTED = Protocol("FS-PD", 3000.0, 25.0, fat_suppression=0.94)
 PROTOCOL_PAIRS = ((T1_WEIGHTED, T2_WEIGHTED), (PD_WEIGHTED, FS_PD_WEIGHTED), (PD_WEIGHTED, T2_WEIGHTED))
 """Reference and target protocols that clinics pair."""
 
+PROTOCOLS = {protocol.name: protocol for protocol in (T1_WEIGHTED, T2_WEIGHTED, PD_WEIGHTED, FS_PD_WEIGHTED)}
+"""By name. The two clinical sets of the paper are T1w guiding T2w, fastMRI's knees PD guiding FS-PD."""
+
 _VALUES: dict[str, tuple[float, float, float, float]] = {
     "background": (0.0, 1000.0, 50.0, 0.0),
     "white matter": (0.70, 650.0, 80.0, 0.0),
@@ -45,15 +49,24 @@ _VALUES: dict[str, tuple[float, float, float, float]] = {
     "vein": (0.15, 1400.0, 60.0, 0.0),
     "vessel": (0.30, 1400.0, 80.0, 0.0),
     "cerebellar grey": (0.80, 1050.0, 92.0, 0.0),
+    "fat": (0.90, 290.0, 165.0, 0.95),
+    "fatty marrow": (0.80, 290.0, 150.0, 0.85),
+    "muscle": (0.80, 1130.0, 35.0, 0.03),
+    "cartilage": (0.80, 1050.0, 42.0, 0.0),
+    "meniscus": (0.60, 700.0, 13.0, 0.0),
+    "ligament": (0.45, 600.0, 8.0, 0.0),
+    "joint fluid": (1.00, 2850.0, 1200.0, 0.0),
+    "blood": (0.30, 1400.0, 150.0, 0.0),
 }
-"""Proton density (0 to 1), T1 (ms), T2 (ms) at about 1.5 T, fat fraction."""
+"""Proton density (0 to 1), T1 (ms), T2 (ms) at about 1.5 T, fat fraction. Those of the knee lie near the relaxation
+times of Gold et al., AJR 2004;183:343."""
 
 Table = npt.NDArray[np.float64]
 
 
-def tissue_table() -> Table:
-    """(tissue, 4) of proton density, T1 ms, T2 ms, fat fraction, in the order of `TISSUES`."""
-    return np.array([_VALUES[tissue] for tissue in TISSUES])
+def tissue_table(tissues: Sequence[str] = TISSUES) -> Table:
+    """(tissue, 4) of proton density, T1 ms, T2 ms, fat fraction, in the order of ``tissues``."""
+    return np.array([_VALUES[tissue] for tissue in tissues])
 
 
 def signal(table: Table, protocol: Protocol) -> npt.NDArray[np.float64]:

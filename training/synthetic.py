@@ -1,131 +1,136 @@
-"""Training and validation samples made on the fly from label maps; sample number and seed determine every one."""
+"""Synthetic pairs: anatomies, true or made up, in contrasts drawn on the fly."""
 
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from minet_sdk.kspace import degrade
-from minet_sdk.normalisation import Normalisation
-from minet_sdk.training.contrast import ContrastSettings, Pair, random_pair
-from minet_sdk.training.labels import Split, Subject
+from minet_sdk.errors import TrainingError
+from minet_sdk.training.contrast import PRESETS, ContrastSettings, random_pair
+from minet_sdk.training.knee import Knee, make_knees
+from minet_sdk.training.labels import SPLITS, Anatomy, read_split
+from minet_sdk.training.pairs import Pair, PairSource, record_of
+from minet_sdk.training.splits import Part, Split
 
-PATCHES_PER_SLICE = 2
-LEAST_SIGNAL = 0.02
-"""A training patch must be at least this bright on average, over the slice's maximum."""
-
-PATCH_TRIES = 20
-
-_SPLIT_SEED: dict[Split, int] = {"train": 0, "validation": 1, "test": 2}
-
-
-class Batch(NamedTuple):
-    """Normalised network inputs and the truth, all by the target's or the reference's own whole slice."""
-
-    target: Tensor
-    """(N, 1, H, W) float32."""
-
-    reference: Tensor
-    """(N, 1, sH, sW) float32."""
-
-    truth: Tensor
-    """(N, 1, sH, sW) float32, by the target's statistics."""
+BodyPart = Literal["brain", "knee"]
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One normalised slice, arrays as in `Batch` without N and channel."""
+class SyntheticOptions:
+    """What synthetic pairs show."""
 
-    target: npt.NDArray[np.float32]
-    reference: npt.NDArray[np.float32]
-    truth: npt.NDArray[np.float32]
+    anatomy: BodyPart = "brain"
+    """Heads from label maps, or knees of made-up shape, see `knee`."""
+
+    preset: str = ""
+    """One of `contrast.PRESETS`; empty takes ``random`` for brains and ``knee`` for knees."""
+
+    contrast: Mapping[str, Any] | ContrastSettings = field(default_factory=dict[str, Any])
+    """Changes to the preset by name, or settings that replace it."""
+
+    def settings(self) -> ContrastSettings:
+        """The settings that are meant.
+
+        Raises:
+            TrainingError: unknown preset or name.
+        """
+        if isinstance(self.contrast, ContrastSettings):
+            return self.contrast
+        preset = self.preset or {"brain": "random", "knee": "knee"}[self.anatomy]
+        if preset not in PRESETS:
+            raise TrainingError(f"contrast preset '{preset}' is unknown; expected one of {', '.join(PRESETS)}")
+        changes = {name: _as_tuple(value) for name, value in self.contrast.items()}
+        try:
+            return replace(PRESETS[preset], **changes)
+        except TypeError as error:
+            known = ", ".join(vars(PRESETS[preset]))
+            raise TrainingError(f"contrast has no {', '.join(changes)}; expected some of {known}") from error
 
 
-def sample_from_pair(pair: Pair, scale: int, normalisation: Normalisation) -> Sample:
-    """Degrade the target of a pair and normalise all three images."""
-    low = degrade(pair.target, scale)
-    statistics = normalisation.statistics(low)
-    return Sample(
-        target=normalisation.apply(low, statistics),
-        reference=normalisation.apply(pair.reference),
-        truth=replace(normalisation, clip=None).apply(pair.target, statistics),
-    )
+def _as_tuple(value: Any) -> Any:
+    """Lists of a settings file as tuples."""
+    return tuple(_as_tuple(one) for one in value) if isinstance(value, list | tuple) else value
 
 
-def _collate(samples: list[Sample]) -> Batch:
-    def stack(name: str) -> Tensor:
-        return torch.from_numpy(np.stack([getattr(sample, name) for sample in samples])[:, None])
+class SyntheticPairs(PairSource):
+    """An endless source: every call of `pair` makes another slice of the subject.
 
-    return Batch(stack("target"), stack("reference"), stack("truth"))
+    Args:
+        subjects: in order.
+        settings: how contrasts vary.
+        splits: split of each subject.
+        record: where the anatomies come from.
+    """
 
-
-class TrainingBatches(Dataset[Batch]):
-    """Batch ``first + i`` of an endless stream; use with ``batch_size=None``."""
+    endless = True
 
     def __init__(
         self,
-        subjects: list[Subject],
+        subjects: Sequence[Anatomy],
         settings: ContrastSettings,
-        *,
-        scale: int,
-        patch: int,
-        batch_size: int,
-        seed: int,
-        first: int,
-        length: int,
+        splits: Mapping[str, Split],
+        record: Mapping[str, Any] | None = None,
     ) -> None:
-        self.subjects, self.settings = subjects, settings
-        self.scale, self.patch, self.batch_size = scale, patch, batch_size
-        self.seed, self.first, self.length = seed, first, length
-        self.normalisation = Normalisation()
+        self._anatomies, self.settings = list(subjects), settings
+        self._splits, self._record = dict(splits), dict(record or {})
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Names, in order."""
+        return tuple(one.name for one in self._anatomies)
 
     def __len__(self) -> int:
-        return self.length
+        return len(self._anatomies)
 
-    def __getitem__(self, index: int) -> Batch:
-        if index >= self.length:
-            raise IndexError(index)
-        rng = np.random.default_rng((self.seed, _SPLIT_SEED["train"], self.first + index))
-        patches: list[Sample] = []
-        while len(patches) < self.batch_size:
-            subject = self.subjects[rng.integers(len(self.subjects))]
-            pair = random_pair(subject, rng, self.settings)
-            sample = sample_from_pair(pair, self.scale, self.normalisation)
-            patches += [self._cut(sample, pair.target, rng) for _ in range(PATCHES_PER_SLICE)]
-        return _collate(patches[: self.batch_size])
+    def pair(self, index: int, rng: np.random.Generator) -> Pair:
+        """Another slice of subject ``index``."""
+        return random_pair(self._anatomies[index], rng, self.settings)
 
-    def _cut(self, sample: Sample, image: npt.NDArray[np.float32], rng: np.random.Generator) -> Sample:
-        """A patch that shows something, aligned with the low-resolution grid."""
-        size, scale = self.patch, self.scale
-        row = column = 0
-        for _ in range(PATCH_TRIES):
-            row, column = (scale * int(rng.integers((n - size) // scale + 1)) for n in image.shape)
-            if image[row : row + size, column : column + size].mean() > LEAST_SIGNAL:
-                break
-        high = (slice(row, row + size), slice(column, column + size))
-        low = tuple(slice(s.start // scale, s.stop // scale) for s in high)
-        return Sample(sample.target[low], sample.reference[high], sample.truth[high])
+    def subject(self, index: int) -> str:
+        """Whom a pair shows."""
+        return self._anatomies[index].name
+
+    def volume(self, index: int) -> str:
+        """The subject: slices are made one by one."""
+        return self.subject(index)
+
+    def split(self, name: Split) -> "SyntheticPairs":
+        """Those of its subjects that are in a split."""
+        members = [one for one in self._anatomies if self._splits[one.name] == name]
+        if not members:
+            raise TrainingError(f"none of these {len(self)} synthetic subjects is in the {name} split; open that split")
+        return SyntheticPairs(members, self.settings, self._splits, self._record)
+
+    def describe(self) -> dict[str, Any]:
+        """See `PairSource.describe`."""
+        by_split: dict[str, list[str]] = {}
+        for name in self.subjects:
+            by_split.setdefault(self._splits[name], []).append(name)
+        return {
+            "kind": "synthetic",
+            **self._record,
+            "contrast": record_of(self.settings),
+            "subjects": by_split,
+            "notes": list(self.notes),
+        }
 
 
-class WholeSlices(Dataset[Batch]):
-    """A fixed set of whole slices for validation or test, in the order subject 1, 2, 3, 1, ...; batches of one."""
+def open_pairs(path: Path | None, options: SyntheticOptions, part: Part) -> SyntheticPairs:
+    """Open label maps of heads in the folder ``path``, or knees, which need none.
 
-    def __init__(
-        self, subjects: list[Subject], settings: ContrastSettings, split: Split, scale: int, count: int
-    ) -> None:
-        normalisation = Normalisation()
-        self.batches: list[Batch] = []
-        for index in range(count):
-            rng = np.random.default_rng((0, _SPLIT_SEED[split], index))
-            pair = random_pair(subjects[index % len(subjects)], rng, settings)
-            self.batches.append(_collate([sample_from_pair(pair, scale, normalisation)]))
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.batches[index]
+    Raises:
+        TrainingError: a label map is missing, or no folder is given.
+    """
+    settings = options.settings()
+    parts: tuple[Split, ...] = tuple(SPLITS) if part == "all" else (part,)
+    if options.anatomy == "knee":
+        knees: list[tuple[Split, Knee]] = [(split, knee) for split in parts for knee in make_knees(split)]
+        splits: dict[str, Split] = {knee.name: split for split, knee in knees}
+        return SyntheticPairs([knee for _, knee in knees], settings, splits, {"anatomy": "knee, procedural"})
+    if path is None:
+        raise TrainingError("synthetic brains need the folder of label maps subject_01.nii.gz ... subject_16.nii.gz")
+    heads: list[Anatomy] = [subject for split in parts for subject in read_split(path, split)]
+    named: dict[str, Split] = {name: split for split, names in SPLITS.items() for name in names}
+    return SyntheticPairs(heads, settings, named, {"anatomy": "brain", "folder": path.name})

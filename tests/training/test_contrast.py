@@ -9,8 +9,10 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
-from minet_sdk.training.contrast import ContrastSettings, Pair, random_pair
+from minet_sdk.training.contrast import PAPER_CLINICAL, ContrastSettings, random_pair
 from minet_sdk.training.labels import TISSUES, Subject
+from minet_sdk.training.pairs import MagnitudePair
+from minet_sdk.training.signal import T1_WEIGHTED, T2_WEIGHTED, signal, tissue_table
 
 Image = npt.NDArray[np.float32]
 
@@ -35,11 +37,11 @@ COUNT = 24
 FLAT = Subject("one tissue", np.full((48, 48, 48), TISSUES.index("white matter"), dtype=np.uint8))
 
 
-def pairs(subject: Subject, settings: ContrastSettings) -> list[Pair]:
+def pairs(subject: Subject, settings: ContrastSettings) -> list[MagnitudePair]:
     return [random_pair(subject, np.random.default_rng((7, index)), settings) for index in range(COUNT)]
 
 
-def average(subject: Subject, settings: ContrastSettings, value: Callable[[Pair], float]) -> float:
+def average(subject: Subject, settings: ContrastSettings, value: Callable[[MagnitudePair], float]) -> float:
     return float(np.mean([value(pair) for pair in pairs(subject, settings)]))
 
 
@@ -47,7 +49,7 @@ def edges(image: Image) -> npt.NDArray[np.floating]:
     return ndimage.gaussian_gradient_magnitude(image.astype(np.float64), 1.0)
 
 
-def shared_edges(pair: Pair) -> float:
+def shared_edges(pair: MagnitudePair) -> float:
     """Correlation of the two contrasts' edge maps."""
     return float(np.corrcoef(edges(pair.reference).ravel(), edges(pair.target).ravel())[0, 1])
 
@@ -96,7 +98,7 @@ def test_misalignment_is_small(subject: Subject) -> None:
 def test_contrasts_correlate_with_both_signs(subject: Subject) -> None:
     """Grey values inside the head: a network that learns one mapping between them is wrong half of the time."""
 
-    def correlation(pair: Pair) -> float:
+    def correlation(pair: MagnitudePair) -> float:
         inside = pair.target > 0.1
         return float(np.corrcoef(pair.reference[inside], pair.target[inside])[0, 1])
 
@@ -113,14 +115,14 @@ def test_blurred_targets_are_smoother(subject: Subject) -> None:
 
 @pytest.mark.parametrize("change", [{"detail": 1}, {"texture": 0.1}])
 def test_detail_and_texture_roughen_flat_tissue(change: dict[str, Any]) -> None:
-    def roughness(pair: Pair) -> float:
+    def roughness(pair: MagnitudePair) -> float:
         return float(np.median(edges(pair.reference)[16:32, 16:32]))
 
     assert average(FLAT, replace(PLAIN, **change), roughness) > 1.2 * average(FLAT, PLAIN, roughness)
 
 
 def test_skull_stripping_darkens_everything_but_the_brain(subject: Subject) -> None:
-    def dark(pair: Pair) -> float:
+    def dark(pair: MagnitudePair) -> float:
         return float((pair.target < 0.01).mean())
 
     assert average(subject, replace(PLAIN, skull_stripped=1), dark) > average(subject, PLAIN, dark) + 0.1
@@ -154,3 +156,33 @@ def test_missing_reference_is_zeros_and_leaves_the_target_alone(subject: Subject
     with_reference, without = pairs(subject, PLAIN), pairs(subject, replace(PLAIN, missing_reference=1))
     assert not any(pair.reference.any() for pair in without)
     assert np.array_equal(with_reference[0].target, without[0].target)
+
+
+def striped(first: str, second: str) -> Subject:
+    """Two tissues in turn from foot to head."""
+    pattern = np.where(np.arange(48) // 4 % 2, TISSUES.index(first), TISSUES.index(second)).astype(np.uint8)
+    return Subject("stripes", np.ascontiguousarray(np.broadcast_to(pattern, (48, 48, 48))))
+
+
+def test_protocols_of_the_papers_clinical_sets() -> None:
+    """T1w by inversion recovery guiding T2w: fluid is dark in one and bright in the other, on every pair."""
+    white, fluid = TISSUES.index("white matter"), TISSUES.index("fluid")
+    first, second = (signal(tissue_table(), protocol) for protocol in (T1_WEIGHTED, T2_WEIGHTED))
+    assert first[white] > 1.5 * first[fluid]
+    assert second[fluid] > 3 * second[white]
+    settings = replace(PLAIN, physics=1, protocols=PAPER_CLINICAL.protocols, orientations=(0.5, 0.5, 0))
+    for pair in pairs(striped("white matter", "fluid"), settings):
+        inside = pair.target > 0.02
+        assert np.corrcoef(pair.reference[inside], pair.target[inside])[0, 1] < 0
+
+
+def test_orientations_are_drawn_from() -> None:
+    """What is striped along one axis shows its stripes in two orientations of three."""
+    head = striped("white matter", "fluid")
+
+    def stripes(axis: int) -> float:
+        parts = (float(axis == 0), float(axis == 1), float(axis == 2))
+        inner = slice(12, 36), slice(12, 36)
+        return average(head, replace(PLAIN, orientations=parts), lambda pair: float(edges(pair.target)[inner].mean()))
+
+    assert stripes(2) < 0.5 * min(stripes(0), stripes(1))

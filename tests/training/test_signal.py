@@ -11,6 +11,7 @@ from minet_sdk.training.signal import (
     FS_PD_WEIGHTED,
     PD_WEIGHTED,
     PROTOCOL_PAIRS,
+    PROTOCOLS,
     T1_WEIGHTED,
     T2_WEIGHTED,
     Protocol,
@@ -89,3 +90,18 @@ def test_background_is_dark_in_every_protocol() -> None:
             values = signal(tissue_table(), protocol)
             assert values[0] == 0
             assert ((values >= 0) & (values <= 1)).all()
+
+
+def test_protocols_are_found_by_name() -> None:
+    assert {name: protocol.name for name, protocol in PROTOCOLS.items()} == {name: name for name in PROTOCOLS}
+    assert all(protocol in PROTOCOLS.values() for pair in PROTOCOL_PAIRS for protocol in pair)
+
+
+def test_knee_protocols_part_fluid_cartilage_and_fat() -> None:
+    """In FS-PD fluid is brightest, cartilage between, fat all but gone; in PD fat is as bright as anything."""
+    fluid, cartilage, muscle, fat, meniscus = range(5)
+    table = tissue_table(("joint fluid", "cartilage", "muscle", "fat", "meniscus"))
+    plain, suppressed = signal(table, PD_WEIGHTED), signal(table, FS_PD_WEIGHTED)
+    assert plain[fat] > plain[cartilage] > plain[meniscus]
+    assert suppressed[fluid] > suppressed[cartilage] > suppressed[muscle] > suppressed[fat]
+    assert suppressed[fat] < 0.2 * plain[fat]

@@ -1,152 +1,82 @@
-"""Samples and batches: what truth, target and reference have to do with each other, on which grid, by which seed."""
+"""Synthetic sources: whom they show, in which contrast, and what their record says."""
 
+import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-import torch
 
-from minet_sdk.normalisation import Normalisation
-from minet_sdk.training.contrast import ContrastSettings, Pair, random_pair
-from minet_sdk.training.labels import Subject, read_split
-from minet_sdk.training.synthetic import Batch, Sample, TrainingBatches, WholeSlices, sample_from_pair
-
-SETTINGS = ContrastSettings(size=48)
-CLEAN = replace(SETTINGS, noise=(1e-6, 1.0000001e-6), blurred=1)
-SCALES = (2, 4)
+from minet_sdk.errors import TrainingError
+from minet_sdk.training.contrast import KNEE, PRESETS, ContrastSettings, random_pair
+from minet_sdk.training.labels import SPLITS, read_subject
+from minet_sdk.training.pairs import PairSource, open_source
+from minet_sdk.training.splits import Split
+from minet_sdk.training.synthetic import SyntheticOptions
 
 
-def batches(subjects: list[Subject], **changes: Any) -> TrainingBatches:
-    arguments: dict[str, Any] = {"scale": 2, "patch": 24, "batch_size": 3, "seed": 0, "first": 0, "length": 4}
-    return TrainingBatches(subjects, SETTINGS, **{**arguments, **changes})
+def test_pairs_are_random_pairs_of_their_subject(labels: Path) -> None:
+    source = open_source("synthetic", labels, "validation", {"contrast": {"size": 48}})
+    assert source.subjects == SPLITS["validation"]
+    assert source.endless
+    head = read_subject(labels / "subject_12.nii.gz")
+    expected = random_pair(head, np.random.default_rng(3), ContrastSettings(size=48))
+    pair = source.pair(1, np.random.default_rng(3))
+    np.testing.assert_array_equal(pair.target, expected.target)
+    np.testing.assert_array_equal(pair.reference, expected.reference)
+    assert source.subject(1) == source.volume(1) == "subject_12"
 
 
-def equal(first: Batch, second: Batch) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+def test_splits_share_no_subject(labels: Path) -> None:
+    whole = open_source("synthetic", labels, "all")
+    names: tuple[Split, ...] = ("train", "validation", "test")
+    assert [whole.split(name).subjects for name in names] == [SPLITS[name] for name in names]
+    with pytest.raises(TrainingError, match="none of these 3 synthetic subjects is in the train split"):
+        whole.split("test").split("train")
 
 
-def low_pass(image: npt.NDArray[np.generic], scale: int) -> npt.NDArray[np.float64]:
-    """Mean-preserving centre crop of k-space, written out: the sum over the kept frequencies at every sample."""
-    size = image.shape[-1]
-    kept = np.arange(size // scale) - size // scale // 2
-    analysis = np.exp(-2j * np.pi * np.outer(kept, np.arange(size)) / size) / size
-    synthesis = np.exp(2j * np.pi * np.outer(np.arange(0, size, scale), kept) / size)
-    line = synthesis @ analysis
-    return np.abs(line @ image @ line.T)
+def test_sources_travel_to_workers(labels: Path) -> None:
+    source = open_source("synthetic", labels, "test", {"contrast": {"size": 48}})
+    copy: PairSource = pickle.loads(pickle.dumps(source))
+    first, second = (one.pair(2, np.random.default_rng(0)) for one in (source, copy))
+    np.testing.assert_array_equal(first.target, second.target)
 
 
-@pytest.fixture(scope="module")
-def subjects(labels: Path) -> list[Subject]:
-    return read_split(labels, "train")
+def test_record_says_what_was_used(labels: Path) -> None:
+    record = open_source("synthetic", labels, "test", {"preset": "clinical", "contrast": {"size": 48}}).describe()
+    assert json.loads(json.dumps(record)) == record
+    assert record["kind"] == "synthetic"
+    assert record["folder"] == labels.name
+    assert record["subjects"] == {"test": list(SPLITS["test"])}
+    assert record["contrast"]["size"] == 48
+    assert record["contrast"]["physics"] == 1
 
 
-@pytest.mark.parametrize("scale", SCALES)
-def test_truth_degraded_is_the_target(subject: Subject, scale: int) -> None:
-    """In the target's own intensity scale, so that a brightness fault cannot hide in the normalisation."""
-    pair = random_pair(subject, np.random.default_rng(0), SETTINGS)
-    sample = sample_from_pair(pair, scale, Normalisation())
-    low = low_pass(pair.target, scale)
-    mean, deviation = low.mean(), low.std()
-    truth = sample.truth.astype(np.float64) * deviation + mean
-    np.testing.assert_allclose(truth, pair.target, atol=1e-5)
-    np.testing.assert_allclose(low_pass(truth, scale), sample.target.astype(np.float64) * deviation + mean, atol=1e-5)
-    assert sample.truth.mean() == pytest.approx(0, abs=0.05)
-    assert np.abs(low_pass(sample.truth * scale, scale) - np.abs(sample.target)).max() > 1
+def test_contrast_is_a_preset_with_changes() -> None:
+    assert SyntheticOptions().settings() == ContrastSettings()
+    assert SyntheticOptions(anatomy="knee").settings() == KNEE
+    changed = SyntheticOptions(preset="knee-clinical", contrast={"noise": [0.1, 0.2], "protocols": [["PD", "T2w"]]})
+    assert changed.settings() == replace(PRESETS["knee-clinical"], noise=(0.1, 0.2), protocols=(("PD", "T2w"),))
+    own = ContrastSettings(size=64)
+    assert SyntheticOptions(contrast=own).settings() is own
+    bad = {
+        "preset 'brain' is unknown; expected one of random": SyntheticOptions(preset="brain"),
+        "contrast has no sise; expected some of size": SyntheticOptions(contrast={"sise": 64}),
+        "are unknown; expected pairs of T1w": SyntheticOptions(contrast={"protocols": [["T3w", "T2w"]]}),
+        "expected three parts that add up to 1": SyntheticOptions(contrast={"orientations": [1, 1, 1]}),
+    }
+    for message, options in bad.items():
+        with pytest.raises(TrainingError, match=message):
+            options.settings()
 
 
-def test_reference_is_normalised_by_itself(subject: Subject) -> None:
-    pair = random_pair(subject, np.random.default_rng(0), SETTINGS)
-    sample = sample_from_pair(Pair(100 * pair.reference + 5, pair.target), 2, Normalisation())
-    np.testing.assert_allclose(
-        sample.reference, (pair.reference - pair.reference.mean()) / pair.reference.std(), atol=1e-4
-    )
-    assert sample.target.mean() == pytest.approx(0, abs=1e-5)
-    assert sample.target.std() == pytest.approx(1, abs=1e-5)
-
-
-def test_truth_is_never_clipped(subject: Subject) -> None:
-    pair = random_pair(subject, np.random.default_rng(0), SETTINGS)
-    sample = sample_from_pair(pair, 2, Normalisation(clip=0.5))
-    assert np.abs(sample.target).max() == 0.5
-    assert np.abs(sample.reference).max() == 0.5
-    assert sample.truth.max() > 1
-
-
-@pytest.mark.parametrize("scale", SCALES)
-def test_whole_slices_are_the_pairs_of_their_index(subjects: list[Subject], scale: int) -> None:
-    slices = WholeSlices(subjects[:2], SETTINGS, "validation", scale, 3)
-    assert len(slices) == 3
-    for index in range(3):
-        pair = random_pair(subjects[index % 2], np.random.default_rng((0, 1, index)), SETTINGS)
-        expected = sample_from_pair(pair, scale, Normalisation())
-        for tensor, image in zip(slices[index], (expected.target, expected.reference, expected.truth), strict=True):
-            np.testing.assert_array_equal(tensor.numpy(), image[None, None])
-
-
-def test_splits_never_share_a_sample(subjects: list[Subject]) -> None:
-    validation = WholeSlices(subjects[:1], SETTINGS, "validation", 2, 2)
-    test = WholeSlices(subjects[:1], SETTINGS, "test", 2, 2)
-    assert not any(equal(validation[i], test[j]) for i in range(2) for j in range(2))
-
-
-@pytest.mark.parametrize(("scale", "patch", "count"), [(2, 24, 3), (4, 32, 4), (4, 48, 1)])
-def test_batches_have_the_promised_form(subjects: list[Subject], scale: int, patch: int, count: int) -> None:
-    batch = batches(subjects, scale=scale, patch=patch, batch_size=count)[0]
-    assert batch.target.shape == (count, 1, patch // scale, patch // scale)
-    assert batch.reference.shape == batch.truth.shape == (count, 1, patch, patch)
-    assert all(tensor.dtype == torch.float32 and torch.isfinite(tensor).all() for tensor in batch)
-
-
-def test_batches_follow_from_seed_and_number_alone(subjects: list[Subject]) -> None:
-    stream = batches(subjects)
-    later = batches(subjects, first=2, length=2)
-    assert equal(stream[3], batches(subjects)[3])
-    assert equal(stream[3], later[1])
-    assert not equal(stream[3], stream[2])
-    assert not equal(stream[3], batches(subjects, seed=1)[3])
-    assert len(list(iter(later))) == 2
-
-
-def sample_at(position: npt.NDArray[np.float32], scale: int) -> Sample:
-    """A sample whose grey values are all the high-resolution position they stand for."""
-    return Sample(position[::scale, ::scale], position, position)
-
-
-@pytest.mark.parametrize("scale", SCALES)
-def test_patches_lie_on_the_low_resolution_grid(
-    subjects: list[Subject], scale: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Low-resolution sample i of a patch stands for high-resolution pixel scale * i of the same patch."""
-    grid = np.arange(48 * 48, dtype=np.float32).reshape(48, 48)
-
-    def positions(pair: Pair, scale: int, normalisation: Normalisation) -> Sample:
-        return sample_at(grid, scale)
-
-    monkeypatch.setattr("minet_sdk.training.synthetic.sample_from_pair", positions)
-    seen: set[float] = set()
-    for batch in batches(subjects, scale=scale, patch=16, batch_size=4):
-        assert torch.equal(batch.target, batch.truth[..., ::scale, ::scale])
-        assert torch.equal(batch.truth, batch.reference)
-        assert not torch.equal(batch.target, batch.truth[..., 1::scale, 1::scale])
-        seen |= {float(patch[0, 0, 0]) for patch in batch.truth}
-    assert len(seen) > 8
-
-
-def grid_error(batch: Batch, scale: int, shift: int) -> float:
-    """Squared distance of the target to the truth's samples, which all but agree where the truth is smooth."""
-    truth = batch.truth.roll((-shift, -shift), (-2, -1))[..., ::scale, ::scale]
-    return float((truth - batch.target)[..., 1:-1, 1:-1].square().mean())
-
-
-def test_real_patches_are_aligned_and_a_shifted_truth_is_noticed(subjects: list[Subject]) -> None:
-    stream = TrainingBatches(subjects, CLEAN, scale=2, patch=24, batch_size=6, seed=0, first=0, length=4)
-    aligned, shifted = (sum(grid_error(batch, 2, shift) for batch in stream) for shift in (0, 1))
-    assert shifted > 2 * aligned
-
-
-def test_patches_show_something(subjects: list[Subject]) -> None:
-    for batch in batches(subjects, patch=16, batch_size=6):
-        assert (batch.truth.std(dim=(-2, -1)) > 0.01).all()
+def test_sources_that_cannot_be_opened_are_refused(labels: Path) -> None:
+    with pytest.raises(TrainingError, match="need the folder of label maps"):
+        open_source("synthetic", None)
+    with pytest.raises(TrainingError, match="kind of data 'mat' is unknown; expected one of synthetic, fastmri"):
+        open_source("mat", labels)  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match="synthetic data have no option cache; expected some of anatomy"):
+        open_source("synthetic", labels, "train", {"cache": "x"})
+    with pytest.raises(TrainingError, match="options of synthetic data are a ContrastSettings"):
+        open_source("synthetic", labels, "train", ContrastSettings())
