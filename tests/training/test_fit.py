@@ -1,68 +1,66 @@
-"""A real, tiny training run: it learns, survives being killed, and refuses what it cannot do in one line."""
+"""A real, tiny training run: it learns, records itself, stops when it should, and refuses what it cannot do."""
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-from dataclasses import asdict, replace
+import re
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from minet_sdk.bundle import models_folder
 from minet_sdk.errors import TrainingError
-from minet_sdk.training.checkpoint import load_checkpoint
+from minet_sdk.training.checkpoint import load_checkpoint, save_checkpoint
 from minet_sdk.training.config import MinetConfig
-from minet_sdk.training.contrast import ContrastSettings
-from minet_sdk.training.fit import TrainingSettings, fit
-from minet_sdk.training.labels import read_split
-from minet_sdk.training.model import Restoration
-from minet_sdk.training.module import MinetModule, OptimiserSettings, restoration_loss
-from minet_sdk.training.synthetic import Batch, TrainingBatches, WholeSlices
+from minet_sdk.training.edsr import EdsrConfig
+from minet_sdk.training.fit import fit
+from minet_sdk.training.folder import RunFolder
+from minet_sdk.training.loading import Batch, WholeSlices
+from minet_sdk.training.module import RestorationModule
+from minet_sdk.training.network import build
+from minet_sdk.training.objectives import make_objective
+from minet_sdk.training.pairs import open_source
+from minet_sdk.training.preparing import prepare
+from minet_sdk.training.saving import SaveBest
+from minet_sdk.training.settings import Machine, TrainingSettings
+from minet_sdk.training.step_time import StepTime, measure_step
+from minet_sdk.training.warm_start import initialise
+
+CONTRAST = {"contrast": {"size": 48, "noise": [0.001, 0.002]}}
 
 SETTINGS = TrainingSettings(
-    model=MinetConfig(stages=1, blocks=1, channels=16, affinity="cosine", skip="sinc"),
-    optimiser=OptimiserSettings(steps=40, learning_rate=2e-3, warm_up=4),
-    contrast=ContrastSettings(size=48, noise=(0.001, 0.002)),
+    network=MinetConfig(stages=1, blocks=1, channels=16, affinity="cosine", skip="sinc"),
+    method="minet",
+    objective="eq6",
+    data_options=CONTRAST,
     patch=32,
     batch_size=4,
+    steps=40,
+    learning_rate=2e-3,
+    warm_up=4,
     validate_every=20,
     validation_slices=4,
     seed=3,
     precision="32-true",
 )
-
-KILLED_RUN = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from minet_sdk.training.fit import fit
-from minet_sdk.training.module import MinetModule
-from test_fit import SETTINGS
-
-train = MinetModule.training_step
-
-def training_step(self, batch, batch_idx):
-    if self.global_step == 30:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return train(self, batch, batch_idx)
-
-MinetModule.training_step = training_step
-torch.set_num_threads(1)
-fit(SETTINGS, Path(sys.argv[1]), Path(sys.argv[2]), progress=False)
-"""
+SHORT = replace(SETTINGS, steps=2, validate_every=1, validation_slices=1, batch_size=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Any:
-    """Sums in the same order, in this process and in the killed one."""
+    """Sums in the same order in every run."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def machine(labels: Path) -> Machine:
+    return Machine(data_path=labels, accelerator="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -72,18 +70,18 @@ def seen() -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def run(labels: Path, seen: list[float], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(machine: Machine, seen: list[float], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run."""
     folder = tmp_path_factory.mktemp("run") / "tiny"
-    train = MinetModule.training_step
+    train = RestorationModule.training_step
 
-    def training_step(self: MinetModule, batch: Batch, batch_idx: int) -> torch.Tensor:
+    def training_step(self: RestorationModule, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
         seen.append(float(batch.truth.double().sum()))
         return train(self, batch, batch_idx)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MinetModule, "training_step", training_step)
-        assert fit(SETTINGS, labels, folder, progress=False) == folder / "best.safetensors"
+        patch.setattr(RestorationModule, "training_step", training_step)
+        assert fit(SETTINGS, folder, replace(machine, tensorboard=True), progress=False) == folder / "best.safetensors"
     return folder
 
 
@@ -92,17 +90,23 @@ def log_column(run: Path, name: str) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
 
-def last_weights(run: Path) -> dict[str, torch.Tensor]:
-    return torch.load(run / "last.ckpt", weights_only=False)["state_dict"]
+def state(run: Path) -> dict[str, Any]:
+    return torch.load(run / "last.ckpt")
+
+
+def same(first: Path, second: Path) -> bool:
+    one, other = (state(run)["state_dict"] for run in (first, second))
+    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_best_network_carries_its_record(run: Path) -> None:
     checkpoint = load_checkpoint(run / "best.safetensors")
     record = checkpoint.record
-    assert checkpoint.model.config == SETTINGS.model
-    assert record["settings"] == json.loads(json.dumps(asdict(SETTINGS)))
+    assert checkpoint.model.config == SETTINGS.network
+    assert record["settings"] == json.loads(json.dumps(SETTINGS.to_dict()))
     assert record["settings"]["seed"] == 3
-    assert record["data"]["splits"]["test"] == ["subject_14", "subject_15", "subject_16"]
+    assert record["data"]["subjects"] == {"train": [f"subject_{number:02d}" for number in range(1, 11)]}
+    assert record["augmentation"]["missing_reference"] == 0
     assert record["versions"]["torch"] == torch.__version__
     assert record["commit"]
     curve = record["curve"]
@@ -111,113 +115,235 @@ def test_best_network_carries_its_record(run: Path) -> None:
     assert record["selected_step"] == best["step"]
 
 
+def test_the_run_says_how_it_ended(run: Path) -> None:
+    finished = json.loads((run / "finished.json").read_text())
+    assert finished["steps"] == 40
+    assert finished["stopped_early"] is False
+    assert finished["best"]["gain_db"] == max(
+        point["gain_db"] for point in state(run)["callbacks"]["SaveBest"]["curve"]
+    )
+
+
 def test_log_holds_the_measures(run: Path) -> None:
     psnr, zero_filled, gain = (log_column(run, name) for name in ("psnr", "zero_filled_psnr", "gain_db"))
     assert len(psnr) == 2
     for restored, baseline, difference in zip(psnr, zero_filled, gain, strict=True):
         assert difference == pytest.approx(restored - baseline, abs=1e-3)
     assert all(0 < value < 1 for value in log_column(run, "ssim"))
-    assert len(log_column(run, "loss")) >= 2
-    assert log_column(run, "learning_rate")[-1] < 0.1 * SETTINGS.optimiser.learning_rate
+    assert len(log_column(run, "loss")) == 2
+    assert log_column(run, "learning_rate")[-1] < 0.1 * SETTINGS.learning_rate
 
 
-def test_it_learns(run: Path, labels: Path) -> None:
-    """Loss of the new and of the trained network on heads that training did not see, and in the log."""
-    module = MinetModule(SETTINGS.model, SETTINGS.optimiser, SETTINGS.seed)
-    slices = WholeSlices(read_split(labels, "test"), SETTINGS.contrast, "test", SETTINGS.model.scale, 6)
+def test_tensorboard_shows_what_the_csv_file_shows(run: Path) -> None:
+    events: Any = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    accumulator = events.EventAccumulator(str(run / "log" / "version_0"))
+    accumulator.Reload()
+    shown = [(event.step, event.value) for event in accumulator.Scalars("gain_db")]
+    assert [step for step, _ in shown] == [20, 40]
+    assert [value for _, value in shown] == pytest.approx(log_column(run, "gain_db"), abs=1e-4)
+    assert len(accumulator.Scalars("loss")) == 2
+
+
+def test_it_learns(run: Path, machine: Machine) -> None:
+    """Loss of the new and of the trained network on heads that training did not see."""
+    slices = WholeSlices(open_source("synthetic", machine.data_path, "test", CONTRAST), "test", 2, 6)
+    objective = make_objective("eq6")
+    network = build(SETTINGS.network, SETTINGS.seed)
 
     def loss() -> float:
         with torch.no_grad():
-            results = [(module.model(batch.target, batch.reference), batch) for batch in slices]
-        return sum(float(restoration_loss(result, batch, 0.7)) for result, batch in results)
+            batches = [slices[index] for index in range(6)]
+            return sum(
+                float(objective.generator_loss(network(batch.target, batch.reference), batch)) for batch in batches
+            )
 
     before = loss()
-    module.load_state_dict(last_weights(run))
-    assert loss() < 0.7 * before
-    logged = log_column(run, "loss")
-    assert logged[-1] < 0.9 * logged[0]
+    weights = {name.removeprefix("network."): value for name, value in state(run)["state_dict"].items()}
+    network.load_state_dict(weights, strict=False)
+    assert loss() < 0.8 * before
 
 
-def test_every_step_sees_the_next_batch_of_the_stream(run: Path, seen: list[float], labels: Path) -> None:
-    """Across validations too; a resumed run takes up the same stream, as the bitwise test below shows."""
-    stream = TrainingBatches(
-        read_split(labels, "train"),
-        SETTINGS.contrast,
-        scale=SETTINGS.model.scale,
-        patch=SETTINGS.patch,
-        batch_size=SETTINGS.batch_size,
-        seed=SETTINGS.seed,
-        first=0,
-        length=SETTINGS.optimiser.steps,
-    )
-    assert seen == [float(batch.truth.double().sum()) for batch in stream]
-    assert len(set(seen)) == SETTINGS.optimiser.steps
+def test_every_step_sees_the_next_batch_of_the_stream(run: Path, seen: list[float], machine: Machine) -> None:
+    """Across validations too; a resumed run takes up the same stream, as the tests of real runs show."""
+    units = prepare(SETTINGS, machine).data.units
+    expected = [float(sum(units[2 * step + part].truth.double().sum() for part in range(2))) for step in range(40)]
+    assert seen == pytest.approx(expected, rel=1e-12)
+    assert len(set(seen)) == 40
 
 
-def test_killed_and_resumed_is_bitwise_the_same(run: Path, labels: Path, tmp_path: Path) -> None:
-    killed = tmp_path / "killed"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    process = subprocess.run(
-        [sys.executable, "-c", KILLED_RUN, str(labels), str(killed)], env=environment, capture_output=True, check=False
-    )
-    assert process.returncode == -signal.SIGKILL, process.stderr.decode()
-    expected, interrupted = last_weights(run), last_weights(killed)
-    assert any(not torch.equal(expected[name], interrupted[name]) for name in expected)
-    fit(SETTINGS, labels, killed, resume=True, progress=False)
-    resumed = last_weights(killed)
-    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
-    records = [load_checkpoint(folder / "best.safetensors").record for folder in (run, killed)]
-    curves = [[{**point, "seconds": 0} for point in record["curve"]] for record in records]
-    assert curves[0] == curves[1]
-    assert (killed / "log" / "version_1" / "metrics.csv").is_file()
+def test_the_seed_determines_a_run_whoever_prepares_the_data(machine: Machine, tmp_path: Path) -> None:
+    for name, settings, workers in (("a", SHORT, 0), ("b", SHORT, 2), ("c", replace(SHORT, seed=4), 0)):
+        torch.manual_seed(len(name))
+        fit(settings, tmp_path / name, replace(machine, workers=workers), progress=False)
+    assert same(tmp_path / "a", tmp_path / "b")
+    assert not same(tmp_path / "a", tmp_path / "c")
 
 
-def test_run_and_resume_need_the_right_folder(run: Path, labels: Path, tmp_path: Path) -> None:
+def test_a_run_leaves_the_random_state_alone(machine: Machine, tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    fit(SHORT, tmp_path / "run", machine, progress=False)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_it_stops_when_nothing_gets_better(
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A step that is far too long spoils the network at once; the second worse validation ends the run."""
+    settings = replace(SHORT, steps=12, learning_rate=1.0, warm_up=0, patience=2, clip_norm=0)
+    fit(settings, tmp_path / "run", machine)
+    finished = json.loads((tmp_path / "run" / "finished.json").read_text())
+    curve = state(tmp_path / "run")["callbacks"]["SaveBest"]["curve"]
+    gains = [point["gain_db"] for point in curve]
+    assert finished["stopped_early"]
+    assert finished["steps"] == len(curve) < 12
+    assert gains.index(max(gains)) == len(gains) - 3
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert [line.split(":")[0] for line in told.err.splitlines()] == [
+        f"step {i} of 12" for i in range(1, len(gains) + 1)
+    ]
+
+
+def test_mixed_precision_trains_in_it(machine: Machine, tmp_path: Path) -> None:
+    fit(replace(SHORT, precision="bf16-mixed"), tmp_path / "bf16", machine, progress=False)
+    fit(SHORT, tmp_path / "full", machine, progress=False)
+    assert not same(tmp_path / "bf16", tmp_path / "full")
+    assert all(tensor.dtype == torch.float32 for tensor in state(tmp_path / "bf16")["state_dict"].values())
+
+
+def test_a_diverged_run_ends_with_one_line(machine: Machine, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) after \d+ steps: the run has diverged; lower"):
+        fit(
+            replace(SHORT, learning_rate=1e30, clip_norm=0, warm_up=0, steps=4),
+            tmp_path / "run",
+            machine,
+            progress=False,
+        )
+    assert not (tmp_path / "run" / "finished.json").exists()
+
+
+def test_run_and_resume_need_the_right_folder(run: Path, machine: Machine, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="holds a run already: give --resume"):
-        fit(SETTINGS, labels, run, progress=False)
+        fit(SETTINGS, run, machine, progress=False)
     with pytest.raises(TrainingError, match=r"holds no last\.ckpt to resume from"):
-        fit(SETTINGS, labels, tmp_path / "new", resume=True, progress=False)
+        fit(SETTINGS, tmp_path / "new", machine, resume="yes", progress=False)
     assert not (tmp_path / "new").exists()
 
 
-def test_resuming_with_other_settings_is_refused(run: Path, labels: Path) -> None:
-    other = replace(SETTINGS, seed=4, model=replace(SETTINGS.model, scale=4))
-    with pytest.raises(TrainingError, match=r"other settings: model\.scale was 2, is now 4; seed was 3, is now 4"):
-        fit(other, labels, run, resume=True, progress=False)
+def test_a_finished_run_is_left_as_it_is(run: Path, machine: Machine) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.iterdir()}
+    assert fit(SETTINGS, run, machine, resume="auto", progress=False) == run / "best.safetensors"
+    assert {path: path.stat().st_mtime_ns for path in run.iterdir()} == before
 
 
-def test_missing_label_maps_leave_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"label maps subject_01\.nii\.gz, .* are missing; --labels"):
-        fit(SETTINGS, tmp_path, tmp_path / "run", progress=False)
+def test_resuming_with_other_settings_is_refused(run: Path, machine: Machine) -> None:
+    other = replace(SETTINGS, seed=4, network=replace(SETTINGS.network, scale=4))
+    with pytest.raises(TrainingError, match=r"other settings: network\.scale was 2, is now 4; seed was 3, is now 4"):
+        fit(other, run, machine, resume="yes", progress=False)
+
+
+def test_a_folder_of_an_older_version_is_refused(machine: Machine, tmp_path: Path) -> None:
+    old = {"model": {"scale": 2}, "optimiser": {"steps": 40}, "patch": 80, "seed": 0}
+    (tmp_path / "settings.json").write_text(json.dumps(old))
+    (tmp_path / "last.ckpt").write_bytes(b"")
+    with pytest.raises(TrainingError, match=r"a run of an older minet-sdk.* with --initialise .*best\.safetensors"):
+        fit(SETTINGS, tmp_path, machine, resume="yes", progress=False)
+
+
+def test_missing_label_maps_leave_no_folder(machine: Machine, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"label maps subject_01\.nii\.gz, .* are missing"):
+        fit(SETTINGS, tmp_path / "run", replace(machine, data_path=tmp_path), progress=False)
+    with pytest.raises(TrainingError, match=r"cannot train with devices=1, accelerator=gpu"):
+        fit(SETTINGS, tmp_path / "run", replace(machine, accelerator="gpu"), progress=False)
     assert not (tmp_path / "run").exists()
 
 
-def test_settings_that_do_not_fit_are_refused() -> None:
-    for change, message in (
-        ({"patch": 33}, "patch is 33; it must be a multiple of the scale 2"),
-        ({"patch": 64}, "at most 48"),
-        ({"validate_every": 15}, "40 steps are not a multiple of 15"),
-    ):
-        with pytest.raises(TrainingError, match=message):
-            replace(SETTINGS, **change)
+def test_fine_tuning_starts_from_the_weights_of_another_run(run: Path, machine: Machine) -> None:
+    best = run / "best.safetensors"
+    prepared = prepare(replace(SETTINGS, seed=8, initialise=str(best)), machine)
+    own, taken = prepared.module.network.state_dict(), load_checkpoint(best).model.state_dict()
+    assert all(torch.equal(own[name], taken[name]) for name in own)
+    assert prepared.record["initialised"]["left_as_made"] == []
+    assert prepared.record["initialised"]["taken"] == len(own)
+    assert len(prepared.record["initialised"]["sha256"]) == 64
 
 
-def test_loss_of_equation_6() -> None:
-    generator = torch.Generator().manual_seed(0)
-    target, reference, truth = (torch.randn(2, 1, 6, 6, generator=generator) for _ in range(3))
-    batch = Batch(torch.zeros(2, 1, 3, 3), reference, truth)
-    both = restoration_loss(Restoration(target, target), batch, 0.3)
-    expected = 0.3 * (target - truth).abs().mean() + 0.7 * (target - reference).abs().mean()
-    torch.testing.assert_close(both, expected)
-    torch.testing.assert_close(restoration_loss(Restoration(target, None), batch, 0.3), (target - truth).abs().mean())
+def test_a_resumed_run_still_says_what_it_started_from(run: Path, machine: Machine, tmp_path: Path) -> None:
+    settings = replace(
+        SHORT, network=replace(SETTINGS.network, attention=False), initialise=str(run / "best.safetensors")
+    )
+    fit(settings, tmp_path / "run", machine, progress=False)
+    saved = state(tmp_path / "run")["callbacks"]["SaveBest"]
+    assert saved["record"]["settings"]["steps"] == 2
+    started = prepare(settings, machine, fresh=False)
+    assert "initialised" not in started.record
+    saver = SaveBest(RunFolder(tmp_path), started.record)
+    saver.load_state_dict(saved)
+    assert saver.record["initialised"]["file"] == "best.safetensors"
 
 
-def test_learning_rate_warms_up_and_follows_a_cosine() -> None:
-    settings = OptimiserSettings(steps=100, learning_rate=0.5, warm_up=10, final_part=0.01)
-    configured: Any = MinetModule(SETTINGS.model, settings, 0).configure_optimizers()
-    factor = configured["lr_scheduler"]["scheduler"].lr_lambdas[0]
-    assert factor(0) == pytest.approx(0.1, abs=0.001)
-    assert factor(50) == pytest.approx(0.01 + 0.99 / 2)
-    assert factor(100) == pytest.approx(0.01)
-    rates = [factor(step) for step in range(10, 100)]
-    assert rates == sorted(rates, reverse=True)
+def test_the_user_is_told_what_did_not_fit(
+    run: Path, machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = replace(SHORT, network=replace(SETTINGS.network, stages=2), initialise=str(run / "best.safetensors"))
+    fit(settings, tmp_path / "run", machine)
+    assert re.match(r"\d+ of \d+ tensors do not fit .*best\.safetensors and start anew\n", capsys.readouterr().err)
+
+
+def test_other_networks_take_what_fits_and_say_what_does_not(run: Path) -> None:
+    single = build(replace(SETTINGS.network, reference=False, stages=2), seed=1)
+    before = {name: value.clone() for name, value in single.state_dict().items()}
+    told = initialise(single, run / "best.safetensors")
+    after = single.state_dict()
+    assert (
+        "reduction.weight" in told["left_as_made"]
+        or after["reduction.weight"].shape == before["reduction.weight"].shape
+    )
+    for name in before:
+        assert torch.equal(after[name], before[name]) == (name in told["left_as_made"]) or not before[name].any(), name
+    assert 0 < told["taken"] < len(before)
+    with pytest.raises(TrainingError, match="no weight fits this network"):
+        initialise(build(EdsrConfig(blocks=1, channels=8)), run / "best.safetensors")
+
+
+@pytest.mark.parametrize("name", ["minet-x2", "minet-x4"])
+def test_bundled_checkpoints_of_the_first_release_still_initialise(name: str) -> None:
+    path = models_folder() / name / "checkpoint.safetensors"
+    network = build(load_checkpoint(path).model.config, seed=1)
+    assert initialise(network, path)["left_as_made"] == []
+
+
+def test_a_teacher_of_another_scale_is_refused(machine: Machine, tmp_path: Path) -> None:
+    path = tmp_path / "teacher.safetensors"
+    save_checkpoint(path, build(replace(SETTINGS.network, scale=4)), {})
+    with pytest.raises(TrainingError, match="is for scale 4, the network for 2"):
+        prepare(replace(SETTINGS, teacher=str(path), teacher_weight=1.0), machine)
+    save_checkpoint(path, build(SETTINGS.network), {})
+    record = prepare(replace(SETTINGS, teacher=str(path), teacher_weight=1.0), machine).record
+    assert record["teacher"]["file"] == "teacher.safetensors"
+
+
+def test_step_time_is_that_of_the_run(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that is made a tenth of a second longer is measured so."""
+    settings = replace(SETTINGS, validation_slices=1)
+    before = measure_step(settings, machine, steps=3)
+    train = RestorationModule.training_step
+
+    def training_step(self: RestorationModule, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
+        time.sleep(0.3)
+        return train(self, batch, batch_idx)
+
+    monkeypatch.setattr(RestorationModule, "training_step", training_step)
+    slowed = measure_step(settings, machine, steps=3)
+    assert 0.3 < slowed.step < 0.3 + 20 * before.step
+    assert 0 < before.step_cpu < 5
+    assert before.validation > 0
+
+
+def test_steps_within_a_time() -> None:
+    measured = StepTime(step=0.5, step_cpu=0.4, validation=6.0)
+    steps = measured.steps_within(10, validations=10)
+    assert steps == 1080
+    assert steps * 0.5 + 10 * 6.0 <= 600
+    with pytest.raises(TrainingError, match="1 minutes are too short for 10 validations"):
+        measured.steps_within(1, validations=10)

@@ -1,0 +1,210 @@
+"""From named values, as a settings file and the command line give them, to a run: recipe, then file, then options."""
+
+import difflib
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+from minet_sdk.errors import TrainingError
+from minet_sdk.requirements import require
+from minet_sdk.training.architecture import Architecture
+from minet_sdk.training.config import preset
+from minet_sdk.training.methods import Method, Size, find_method
+from minet_sdk.training.recipes import DEFAULT, RECIPES
+from minet_sdk.training.settings import Machine, TrainingSettings
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What settles the network and the objective, before any single setting."""
+
+    recipe: str = DEFAULT
+    """One of `recipes.RECIPES`."""
+
+    method: str = "minet"
+    """One of `methods.METHODS`."""
+
+    size: Size = "matched"
+    """`published` also trains as published, unless told otherwise."""
+
+    scale: int = 2
+    preset: str = ""
+    """A MINet by the name of its architecture instead of the method's size, one of `config.PRESETS`."""
+
+    network: Mapping[str, Any] | None = None
+    """Fields of the architecture that differ from the method's."""
+
+    objective: str = ""
+    """Instead of the method's."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that could be started."""
+
+    settings: TrainingSettings
+    machine: Machine
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A settings file (YAML).
+
+    Raises:
+        TrainingError: no such file, no YAML, not a mapping of names, or an unknown name.
+    """
+    yaml = require("yaml", "reading settings")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path}: cannot be read ({error}); --config names a YAML file of settings") from error
+    except yaml.YAMLError as error:
+        raise TrainingError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise TrainingError(f"{path}: holds {type(content).__name__}; expected settings by name, like `steps: 20000`")
+    _check_names(content, str(path))
+    return content
+
+
+def assemble(*layers: Mapping[str, Any]) -> Run:
+    """A run from layers of named values; later layers win, mappings are merged.
+
+    Args:
+        layers: settings by the names of `Choices`, `TrainingSettings` and `Machine`, for example a settings file and
+            the command line.
+
+    Raises:
+        TrainingError: unknown name, a value of the wrong type, or values that do not fit each other.
+    """
+    for layer in layers:
+        _check_names(layer, "settings")
+    given = _merged(*layers)
+    recipe = str(given.get("recipe", DEFAULT))
+    if recipe not in RECIPES:
+        raise TrainingError(f"recipe is {recipe!r}; choose one of {', '.join(RECIPES)}")
+    values = _merged(RECIPES[recipe].settings, given)
+    choices = Choices(**_converted(Choices, values))
+    method = find_method(choices.method)
+    if method.trained != "once":
+        what = "an interpolation, which nothing trains" if method.trained == "never" else "trained when it is evaluated"
+        raise TrainingError(f"{method.name} is {what}; choose another method")
+    if choices.size == "published":
+        values = _merged(RECIPES[recipe].settings, method.recipe, given)
+    settings = TrainingSettings(
+        network=_network(method, choices),
+        method=method.name,
+        objective=choices.objective or method.objective,
+        **_converted(TrainingSettings, values, leave=("network", "method", "objective")),
+    )
+    return Run(settings, Machine(**_converted(Machine, values)))
+
+
+def to_yaml(run: Run) -> str:
+    """A settings file that assembles the same run, whatever the recipes become."""
+    yaml = require("yaml", "writing settings")
+    settings = run.settings.to_dict()
+    network = {name: value for name, value in settings["network"].items() if name not in ("kind", "scale")}
+    machine = {entry.name: getattr(run.machine, entry.name) for entry in fields(Machine)}
+    path = run.machine.data_path
+    return yaml.safe_dump(
+        {
+            "scale": run.settings.network.scale,
+            **settings,
+            "network": network,
+            **machine,
+            "data_path": None if path is None else str(path),
+        },
+        sort_keys=False,
+    )
+
+
+def _network(method: Method, choices: Choices) -> Architecture:
+    """The description that the choices settle."""
+    if choices.preset:
+        if method.name not in ("minet", "minet-fast"):
+            raise TrainingError(f"preset is {choices.preset!r}, method {method.name}; presets are of the method minet")
+        config: Architecture = preset(choices.preset, choices.scale)
+    else:
+        config = method.config(choices.scale, choices.size)
+    changes = dict(choices.network or {})
+    known = [entry.name for entry in fields(config) if entry.name != "scale"]
+    if unknown := sorted(set(changes) - set(known)):
+        raise TrainingError(f"network has no {', '.join(unknown)}; {config.kind} knows {', '.join(known)}")
+    return replace(config, **changes)
+
+
+def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Later layers win; mappings inside are merged; None says nothing; steps replace epochs and the other way round."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for length, other in (("steps", "epochs"), ("epochs", "steps")):
+            if layer.get(length) and not layer.get(other):
+                merged.pop(other, None)
+        for name, value in layer.items():
+            if isinstance(value, Mapping) and isinstance(merged.get(name), Mapping):
+                merged[name] = {**merged[name], **value}
+            elif value is not None:
+                merged[name] = value
+    return merged
+
+
+def _names(*forms: Any) -> list[str]:
+    return list(dict.fromkeys(entry.name for form in forms for entry in fields(form)))
+
+
+def _check_names(given: Mapping[str, Any], where: str) -> None:
+    """Refuse a name that nothing has.
+
+    Raises:
+        TrainingError: naming it and the nearest that exists.
+    """
+    known = _names(Choices, TrainingSettings, Machine)
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            advice = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise TrainingError(f"{where}: no setting is called {name!r}; {advice}")
+
+
+def _converted(form: Any, values: Mapping[str, Any], leave: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The values that a dataclass takes, each in its field's type."""
+    hints = get_type_hints(form)
+    return {
+        name: _in_type(name, values[name], hints[name]) for name in _names(form) if name in values and name not in leave
+    }
+
+
+def _in_type(name: str, value: Any, hint: Any) -> Any:
+    """A value as a file or the command line writes it, in a field's type; YAML reads 1e-3 as text."""
+    allowed = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    wanted = next(one for one in allowed if one is not type(None))
+    origin = get_origin(wanted) or wanted
+    try:
+        if origin is Literal:
+            if value in get_args(wanted):
+                return value
+        elif origin is float and not isinstance(value, bool):
+            return float(value)
+        elif origin is int and not isinstance(value, bool) and float(value) == int(float(value)):
+            return int(float(value))
+        elif origin is Path:
+            return Path(cast(str, value))
+        elif origin is Mapping and isinstance(value, Mapping):
+            return dict(value)
+        elif origin in (str, bool) and type(value) is origin:
+            return value
+    except (TypeError, ValueError, OverflowError):
+        pass
+    expected = " or ".join(map(str, get_args(wanted))) if origin is Literal else _WORDS[origin]
+    raise TrainingError(f"{name} is {value!r}; expected {expected}")
+
+
+_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+    Mapping: "settings by name",
+}
