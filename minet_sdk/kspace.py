@@ -54,6 +54,11 @@ def degrade(image: npt.NDArray[np.generic], scale: int, offset: float = 0.0) -> 
     Returns:
         float32 (..., H / scale, W / scale), in the intensity scale of ``image``.
     """
+    return np.abs(degrade_complex(image, scale, offset)).astype(np.float32)
+
+
+def degrade_complex(image: npt.NDArray[np.generic], scale: int, offset: float = 0.0) -> npt.NDArray[np.complexfloating]:
+    """The complex low-resolution image whose magnitude `degrade` gives; same arguments."""
     height, width = image.shape[-2:]
     if height % scale or width % scale:
         raise InputError(f"image is {height} x {width}: both must be multiples of the scale {scale}; crop or pad it")
@@ -61,7 +66,7 @@ def degrade(image: npt.NDArray[np.generic], scale: int, offset: float = 0.0) -> 
         image = fourier_shift(image, -offset)
     kspace = to_kspace(image)
     kspace = kspace[(..., *_centre(kspace.shape, (height // scale, width // scale)))]
-    return (np.abs(from_kspace(kspace)) / scale).astype(np.float32)
+    return from_kspace(kspace) / scale
 
 
 def zero_filled(target: npt.NDArray[np.generic], scale: int) -> Array:

@@ -1,0 +1,156 @@
+"""Every method on the same test volumes: fastMRI's measures, and gains that are paired and have intervals.
+
+Measures are of whole volumes. A gain is the mean over slices of the ratio of two mean squared errors in dB, for which
+the data range cancels; a set of one subject has many slices but one volume.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from minet_sdk.errors import TrainingError
+from minet_sdk.kspace import Consistency, bicubic, enforce_consistency, zero_filled
+from minet_sdk.measures import Measures, measure
+from minet_sdk.runtime import Runtime
+from minet_sdk.training.statistics import Difference, paired_difference
+from minet_sdk.training.evaluation_sets import TestVolume
+
+Volume = npt.NDArray[np.float32]
+Restore = Callable[[TestVolume], Volume]
+"""From a test volume to (slices, scale * H, scale * W), without k-space consistency."""
+
+BASELINE = "zero-filled"
+MODES: tuple[Consistency, ...] = get_args(Consistency)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method with one kind of k-space consistency on one volume."""
+
+    volume: str
+    subject: str
+    measures: Measures
+    squared_errors: npt.NDArray[np.float64]
+    """(slices,), mean over each slice's pixels."""
+
+
+Rows = dict[str, list[Row]]
+"""By label, see `label`."""
+
+
+def interpolation(function: Callable[[Any, int], Any], scale: int) -> Restore:
+    """`kspace.bicubic` or `kspace.zero_filled` as a method."""
+
+    def restore(volume: TestVolume) -> Volume:
+        return np.stack([function(low, scale) for low in np.abs(volume.low)]).astype(np.float32)
+
+    return restore
+
+
+def interpolations(scale: int) -> dict[str, Restore]:
+    """The two methods that have no network."""
+    return {"bicubic": interpolation(bicubic, scale), BASELINE: interpolation(zero_filled, scale)}
+
+
+def with_runtime(runtime: Runtime) -> Restore:
+    """A bundle as a method; give a runtime with ``consistency="off"``."""
+    guided = runtime.bundle.manifest.needs_reference
+
+    def restore(volume: TestVolume) -> Volume:
+        return runtime(volume.low, volume.reference if guided else None)
+
+    return restore
+
+
+def label(method: str, mode: Consistency) -> str:
+    """Name of a method with a kind of consistency; ``off`` is the method itself."""
+    return method if mode == "off" else f"{method}, {mode}"
+
+
+def evaluate(
+    methods: Mapping[str, Restore],
+    volumes: Iterable[TestVolume],
+    scale: int,
+    progress: Callable[[str], None] = lambda volume: None,
+) -> Rows:
+    """Restore every volume by every method.
+
+    Args:
+        methods: by name; interpolations are left without consistency, which would not change zero-filled ones.
+        volumes: of one scale, for example from `test_sets.volumes_of`.
+        scale: magnification.
+        progress: told the name of each volume that is done.
+
+    Raises:
+        TrainingError: there are no volumes.
+    """
+    rows: Rows = {}
+    for volume in volumes:
+        for name, restore in methods.items():
+            restored = restore(volume)
+            for mode in MODES if name not in interpolations(scale) else MODES[:1]:
+                pairs = zip(restored, volume.low, strict=True)
+                images = np.stack([enforce_consistency(image, low, scale, mode) for image, low in pairs])
+                errors = np.square(images.astype(np.float64) - volume.truth).mean(axis=(1, 2))
+                row = Row(volume.name, volume.subject, measure(volume.truth, images), errors)
+                rows.setdefault(label(name, mode), []).append(row)
+        progress(volume.name)
+    if not rows:
+        raise TrainingError("there is nothing to evaluate: the test set has no volumes")
+    return rows
+
+
+def gain(rows: Rows, method: str, over: str = BASELINE) -> Difference:
+    """How much better one method is than another, dB, paired by slice."""
+    values: list[float] = []
+    subjects: list[str] = []
+    for ours, theirs in zip(rows[method], rows[over], strict=True):
+        values += list(10 * np.log10(theirs.squared_errors / ours.squared_errors))
+        subjects += [ours.subject] * len(ours.squared_errors)
+    return paired_difference(np.array(values), subjects)
+
+
+def summary(rows: Rows) -> dict[str, Any]:
+    """Means over volumes and gains over zero-filled k-space, for JSON."""
+    report: dict[str, Any] = {}
+    for method, measured in rows.items():
+        means = {
+            name: round(float(np.mean([getattr(row.measures, name) for row in measured])), 5)
+            for name in ("psnr", "ssim", "nmse")
+        }
+        report[method] = {**means, "gain_db": as_json(gain(rows, method))}
+    return report
+
+
+def as_json(difference: Difference) -> dict[str, Any]:
+    """Plain data, rounded to a thousandth of a dB."""
+    data = asdict(difference)
+    return {
+        **data,
+        "mean": round(difference.mean, 3),
+        "interval": None if difference.interval is None else [round(end, 3) for end in difference.interval],
+        "by_subject": {name: round(value, 3) for name, value in difference.by_subject.items()},
+    }
+
+
+def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """A summary as a table."""
+    lines = ["| | PSNR dB | SSIM | NMSE | over zero-filled, dB |", "|---|---|---|---|---|"]
+    for method, values in results.items():
+        lines.append(
+            f"| {method} | {values['psnr']:.2f} | {values['ssim']:.4f} | {values['nmse']:.5f} "
+            f"| {gain_text(values['gain_db'])} |"
+        )
+    return "\n".join(lines)
+
+
+def gain_text(difference: Mapping[str, Any]) -> str:
+    """A difference of `as_json`, with its interval."""
+    text = f"{difference['mean']:+.2f}"
+    if difference["interval"] is None:
+        return text
+    low, high = difference["interval"]
+    return f"{text} ({low:+.2f} to {high:+.2f})"

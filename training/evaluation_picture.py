@@ -1,0 +1,34 @@
+"""The picture beside an evaluation: the middle slice of a test volume by every method, with its error map."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from minet_sdk.figure import Panel, draw_comparison
+from minet_sdk.measures import psnr
+from minet_sdk.training.evaluation import BASELINE, Restore
+from minet_sdk.training.evaluation_sets import TestVolume
+
+
+def draw_evaluation(path: Path, methods: Mapping[str, Restore], volume: TestVolume, scale: int) -> None:
+    """Restore one slice and write the picture.
+
+    Args:
+        path: ends in .png.
+        methods: columns from left to right, with `BASELINE` among them.
+        volume: where the slice is from.
+        scale: magnification.
+    """
+    middle = slice(len(volume.truth) // 2, len(volume.truth) // 2 + 1)
+    one = TestVolume(volume.name, volume.subject, volume.truth[middle], volume.low[middle], volume.reference[middle])
+    truth = one.truth[0]
+    images = {name: restore(one)[0] for name, restore in methods.items()}
+    blocks = np.repeat(np.repeat(np.abs(one.low[0]), scale, 0), scale, 1).astype(np.float32)
+    panels = [
+        Panel("Reference", one.reference[0] / one.reference[0].max() * np.percentile(truth, 99.7), compared=False),
+        Panel(f"Low resolution x{scale}", blocks),
+        *(Panel(f"{name}\n{psnr(truth[None], image[None]):.2f} dB", image) for name, image in images.items()),
+    ]
+    caption = f"{volume.name}, x{scale}, no k-space consistency. Research use only, not a medical device."
+    draw_comparison(path, panels, truth, images[BASELINE], caption)
