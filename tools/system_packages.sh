@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Debian packages whose tools the tests use, as judges of DICOM output and to compile stubs and examples; installs
-# those that are missing.
+# Debian packages whose tools the tests use, as judges of DICOM output, to compile stubs and examples, and to count
+# instructions; installs those that are missing.
 set -euo pipefail
-declare -A package_of=([dciodvfy]=dicom3tools [dcmdump]=dcmtk [dcm2niix]=dcm2niix [gdcmconv]=libgdcm-tools [gcc]=gcc [g++]=g++)
+declare -A package_of=([dciodvfy]=dicom3tools [dcmdump]=dcmtk [dcm2niix]=dcm2niix [gdcmconv]=libgdcm-tools [gcc]=gcc [g++]=g++ [valgrind]=valgrind)
 missing=()
 for tool in "${!package_of[@]}"; do
   command -v "$tool" >/dev/null || missing+=("${package_of[$tool]}")

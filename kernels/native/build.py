@@ -80,7 +80,13 @@ def build_library(output: Path) -> None:
         # Not to depend on the C++ library of the machine that the wheel ends up on.
         link = ("-shared", "-pthread", "-static-libstdc++", "-static-libgcc", "-s")
         exports = f"-Wl,--version-script={SOURCES / 'exports.map'}"
-        _run([compiler(), *link, exports, *objects, "-o", output])
+        # Whoever loads the library meanwhile gets the old one or the new one, never a part.
+        temporary = output.with_name(f".{output.name}.{os.getpid()}")
+        try:
+            _run([compiler(), *link, exports, *objects, "-o", temporary])
+            temporary.replace(output)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def build_program(source: Path, output: Path, sanitizer: str = "none") -> None:

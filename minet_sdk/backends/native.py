@@ -216,7 +216,9 @@ class NativeRunner(Runner):
             raise BackendError(f"{model}: {self.provider} opens bundles only, not a lone .onnx file")
         if NATIVE_PLAN not in model.manifest.files:
             raise BackendError(f"model {model.manifest.name} has no {NATIVE_PLAN}: export it again")
-        self._engine = NativeEngine(shared_plan(model), threads=self.options.threads)
+        self._engine = NativeEngine(
+            shared_plan(model), threads=self.options.threads, memory_limit=self.options.memory_limit
+        )
         return model
 
     def _deactivate_impl(self) -> None:
@@ -230,6 +232,11 @@ class NativeRunner(Runner):
         engine = self.engine
         pieces = features or (None,) * len(target)
         return np.stack([engine.restore(piece, own) for piece, own in zip(target[:, 0], pieces, strict=True)])[:, None]
+
+    def memory(self, height: int, width: int) -> int:
+        """Exactly what the engine counts before it prepares or restores."""
+        figures = self.engine.memory(height, width)
+        return figures.weights + figures.features + max(figures.prepare, figures.restore)
 
     @property
     def engine(self) -> NativeEngine:

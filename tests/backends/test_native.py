@@ -119,6 +119,25 @@ def test_memory_is_what_the_network_needs(bundle: Bundle) -> None:
 
 
 @needs_engine
+def test_memory_limit_is_checked_before_anything_is_computed(bundle: Bundle) -> None:
+    target, reference = batch(1)
+    free = runner()
+    free.activate(bundle)
+    needed = free.memory(20, 27)
+    expected = free.restore(target, free.encode(reference))
+    for limit in (needed, needed - 1):
+        limited = NativeRunner("native", ("fp32",), RunnerOptions(threads=2, memory_limit=limit))
+        limited.activate(bundle)
+        if limit == needed:
+            np.testing.assert_array_equal(limited.restore(target, limited.encode(reference)), expected)
+            continue
+        with pytest.raises(BackendError, match=r"this image needs \d+ MiB, the memory limit is \d+ MiB: restore"):
+            limited.encode(reference)
+        with pytest.raises(BackendError, match="the memory limit is"):
+            limited.restore(target, free.encode(reference))
+
+
+@needs_engine
 def test_damaged_plan_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     for path in bundle.location.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

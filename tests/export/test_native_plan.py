@@ -22,35 +22,24 @@ from minet_sdk.export.onnx_from_torch import onnx_from_torch
 from minet_sdk.export.weights import WEIGHTS, SharedWeights
 from minet_sdk.training.model import MINet
 
-CONFIGS: dict[str, dict[str, Any]] = {
-    "cosine": {"scale": 2, "affinity": "cosine"},
-    "paper": {"scale": 4, "affinity": "paper", "skip": "none", "blocks": 2},
-    "released": {"scale": 2, "affinity": "released", "attention": False, "channels": 32},
-    "reduction": {"scale": 2, "integration": "reduction"},
-    "none": {"scale": 2, "integration": "none", "channels": 48, "stages": 1},
-    "single": {"scale": 4, "reference": False},
-}
-
 
 @pytest.fixture(scope="module")
-def exported(
-    small_network: Callable[..., MINet],
-    make_manifest: Callable[..., Manifest],
-    tmp_path_factory: pytest.TempPathFactory,
+def planned(
+    exported: Callable[[str], tuple[MINet, Path]], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], tuple[MINet, Path]]:
     """A random network and the folder of its graph, weights and plan, made once."""
     made: dict[str, tuple[MINet, Path]] = {}
 
-    def make(name: str) -> tuple[MINet, Path]:
-        if name not in made:
-            network, folder, weights = small_network(**CONFIGS[name]), tmp_path_factory.mktemp(name), SharedWeights()
-            graph = onnx_from_torch(network, "model", make_manifest(network))
+    def make(kind: str) -> tuple[MINet, Path]:
+        if kind not in made:
+            network, path = exported(kind)
+            graph, folder, weights = onnx.load(path), tmp_path_factory.mktemp("plan"), SharedWeights()
             weights.take_from(graph)
             weights.write(folder)
             (folder / "model.onnx").write_bytes(graph.SerializeToString())
             write_native_plan(folder)
-            made[name] = network, folder
-        return made[name]
+            made[kind] = network, folder
+        return made[kind]
 
     return make
 
@@ -60,14 +49,35 @@ def program_of(folder: Path, scale: int) -> Program:
     return native_program(graph, (folder / WEIGHTS).read_bytes(), scale)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("size", [(16, 16), (17, 23)])
 def test_network_gives_what_pytorch_gives(
-    exported: Callable[[str], tuple[MINet, Path]], name: str, size: tuple[int, int]
+    planned: Callable[[str], tuple[MINet, Path]], kind: str, size: tuple[int, int]
 ) -> None:
+    compare(*planned(kind), size)
+
+
+@pytest.mark.parametrize("scale", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_network_on_the_targets_grid_gives_what_pytorch_gives(
+    small_network: Callable[..., MINet], make_manifest: Callable[..., Manifest], scale: int, tmp_path: Path
+) -> None:
+    network, weights = small_network(scale=scale, grid="target"), SharedWeights()
+    graph = onnx_from_torch(network, "model", make_manifest(network))
+    weights.take_from(graph)
+    weights.write(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(graph.SerializeToString())
+    write_native_plan(tmp_path)
+    # Every stage on the target's grid, and the reference's share of them prepared.
+    operations = program_of(tmp_path, scale).operations
+    assert {tensor.multiple for operation in operations for tensor in operation.inputs[:1]} <= {1, scale}
+    assert all(operation.output.multiple == 1 for operation in operations if operation.code is Code.CONVOLUTION1)
+    for size in ((16, 16), (13, 21), (1, 7)):
+        compare(network, tmp_path, size)
+
+
+def compare(network: MINet, folder: Path, size: tuple[int, int]) -> None:
+    """The engine's result with PyTorch's in float64, in one call and with a prepared reference."""
     if reason := probe():
         pytest.skip(reason)
-    network, folder = exported(name)
     scale, rng = network.config.scale, np.random.default_rng(3)
     target = rng.standard_normal(size).astype(np.float32)
     reference = None
@@ -86,9 +96,9 @@ def test_network_gives_what_pytorch_gives(
     np.testing.assert_array_equal(prepared, restored)
 
 
-def test_operations_are_fused(exported: Callable[[str], tuple[MINet, Path]]) -> None:
+def test_operations_are_fused(planned: Callable[[str], tuple[MINet, Path]]) -> None:
     """Two branches of two stages with one block each; nothing is left that only scales or adds."""
-    _, folder = exported("cosine")
+    _, folder = planned("cosine x2")
     operations = program_of(folder, 2).operations
     assert Counter(operation.code for operation in operations) == {
         # Upsampling 1 + 1, two branches of 2 stages of 3, attention, reduction.
@@ -110,8 +120,8 @@ def test_operations_are_fused(exported: Callable[[str], tuple[MINet, Path]]) -> 
     assert len(attention.residuals) == 2
 
 
-def test_all_that_the_reference_decides_is_prepared(exported: Callable[[str], tuple[MINet, Path]]) -> None:
-    _, folder = exported("cosine")
+def test_all_that_the_reference_decides_is_prepared(planned: Callable[[str], tuple[MINet, Path]]) -> None:
+    _, folder = planned("cosine x2")
     program = program_of(folder, 2)
     of_target: set[Tensor] = {program.target}
     early: list[Code] = []
@@ -126,22 +136,22 @@ def test_all_that_the_reference_decides_is_prepared(exported: Callable[[str], tu
 
 
 def test_reduction_without_integration_convolves_the_reference_early(
-    exported: Callable[[str], tuple[MINet, Path]],
+    planned: Callable[[str], tuple[MINet, Path]],
 ) -> None:
-    _, folder = exported("reduction")
+    _, folder = planned("reduction x2")
     operations = program_of(folder, 2).operations
     last = max(operations, key=lambda operation: (len(operation.inputs), operations.index(operation)))
     assert (last.code, len(last.inputs)) == (Code.CONVOLUTION3, 2)
     assert len(last.residuals) == 2
 
 
-def test_plan_holds_no_weights(exported: Callable[[str], tuple[MINet, Path]]) -> None:
-    _, folder = exported("cosine")
+def test_plan_holds_no_weights(planned: Callable[[str], tuple[MINet, Path]]) -> None:
+    _, folder = planned("cosine x2")
     assert (folder / "native.plan").stat().st_size < 10_000 < (folder / WEIGHTS).stat().st_size
 
 
-def test_the_same_graph_gives_the_same_plan(exported: Callable[[str], tuple[MINet, Path]]) -> None:
-    _, folder = exported("cosine")
+def test_the_same_graph_gives_the_same_plan(planned: Callable[[str], tuple[MINet, Path]]) -> None:
+    _, folder = planned("cosine x2")
     before = (folder / "native.plan").read_bytes()
     write_native_plan(folder)
     assert (folder / "native.plan").read_bytes() == before
@@ -207,7 +217,7 @@ def test_another_network_runs_too(tmp_path: Path) -> None:
     np.testing.assert_allclose(engine.run(target[0, 0]), expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
-_WEIGHT = {"w": np.ones((1, 1, 3, 3), np.float32)}
+_WEIGHT = {"w": np.ones((1, 1, 3, 3), np.float32), "two": np.ones((2, 1, 3, 3), np.float32)}
 
 
 @pytest.mark.parametrize(
@@ -226,6 +236,13 @@ _WEIGHT = {"w": np.ones((1, 1, 3, 3), np.float32)}
         ),
         ([helper.make_node("Relu", ["nothing"], ["restored"])], "input nothing is no image"),
         ([helper.make_node("DepthToSpace", ["target"], ["restored"], blocksize=2)], "only mode CRD"),
+        (
+            [
+                helper.make_node("Conv", ["target", "two"], ["wide"], pads=[1] * 4),
+                helper.make_node("SpaceToDepth", ["wide"], ["restored"], blocksize=2),
+            ],
+            "only an image of one channel can be folded",
+        ),
     ],
 )
 def test_what_is_unknown_is_named(nodes: list[onnx.NodeProto], message: str) -> None:

@@ -113,7 +113,7 @@ MINET_API minet_status minet_engine_memory(const minet_engine *engine, uint32_t 
 
 /* Compute what depends on the reference alone.
  *
- * reference: (height, width), multiples of the scale.
+ * reference: (height, width), multiples of the scale. Refused where restoring would go over the memory limit.
  * workspace: as many bytes as minet_engine_memory says under `prepare`, aligned to 64; null for memory of the engine.
  * features: to be freed by minet_features_free; until then any thread and any engine of the same plan may read it.
  */

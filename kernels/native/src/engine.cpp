@@ -128,7 +128,8 @@ std::unique_ptr<Features> Engine::prepare(const float *reference, uint32_t heigh
     throw Failure{MINET_INVALID_ARGUMENT,
                   "the reference is " + by(height, width) + ", expected multiples of " + std::to_string(plan_->scale)};
   const auto layout = this->layout(height / plan_->scale, width / plan_->scale);
-  check_limit(layout->prepare.bytes, layout->features_bytes);
+  // Features that no target could be restored with under the limit are not worth computing.
+  check_limit(std::max(layout->prepare.bytes, layout->restore.bytes), layout->features_bytes);
   const Workspace space(store_, workspace, workspace_bytes, layout->prepare.bytes);
   std::unique_ptr<Features> features(
       new Features{plan_, layout->height, layout->width, Lease(store_, layout->features_bytes)});

@@ -12,6 +12,8 @@ namespace {
 
 constexpr double least_norm = 1e-12;  // of a stage, squared; see GRAM_FLOOR in kernels/reference.py
 
+constexpr size_t least_streamed = size_t(2) << 20;
+
 class Execution {
  public:
   Execution(const Plan &plan, const Layout &layout, bool restores, const Images &images, unsigned char *workspace,
@@ -67,7 +69,16 @@ class Execution {
     }
     for (uint32_t id : op.residual) e.residual[e.residuals++] = input(id);
     e.channels = int(plan_.tensors[op.output].channels);
+    e.streams = streams(op.output);
     return e;
+  }
+
+  // Small images are still in a cache when the next operation reads them.
+  bool streams(uint32_t id) const {
+    const Tensor &tensor = plan_.tensors[id];
+    return tensor.kind == Kind::image && tensor.channels % panel == 0 &&
+           tensor_bytes(tensor, layout_.height, layout_.width) >= least_streamed &&
+           reinterpret_cast<uintptr_t>(at<float>(id)) % 64 == 0;
   }
 
   std::vector<Chunk> chunks(const Operation &op, const float *weights) const {
@@ -80,11 +91,13 @@ class Execution {
                   weights,
                   nullptr,
                   nullptr,
-                  nullptr};
+                  nullptr,
+                  false};
       if (op.scale != none) {
         chunk.scale = input(op.scale) + range.first;
         chunk.added = input(op.added) + range.first;
         chunk.sum = op.sum == none ? nullptr : at<float>(op.sum) + range.first;
+        chunk.streams = op.sum != none && streams(op.sum);
       }
       chunks.push_back(chunk);
       weights += ptrdiff_t(points) * op.outputs * range.depth;
@@ -153,10 +166,11 @@ class Execution {
     const float *weights = plan_.packed(op.packed_weight);
     for (uint32_t id : op.input) {
       const uint32_t channels = plan_.tensors[id].channels;
-      chunk.push_back({input(id), ptrdiff_t(channels), int(channels), weights, nullptr, nullptr, nullptr});
+      chunk.push_back({input(id), ptrdiff_t(channels), int(channels), weights, nullptr, nullptr, nullptr, false});
       weights += ptrdiff_t(op.outputs) * channels;
     }
-    Convolution1 conv{chunk.data(), int(chunk.size()), pixels(op.input[0]), int(op.outputs / panel), epilogue(op)};
+    Convolution1 conv{chunk.data(),         int(chunk.size()), pixels(op.input[0]), int(op.outputs / panel),
+                      int(pool_.threads()), epilogue(op)};
     conv.epilogue.output = at<float>(op.output);
     conv.epilogue.partials = op.pooled == none ? nullptr : temporary;
     pool_.run(tasks.count,

@@ -1,6 +1,6 @@
 // The arithmetic of the engine, compiled once for AVX2 with FMA and once for AVX-512 (MINET_KERNELS names the table).
 //
-// 3x3 convolutions run as Winograd F(4x4, 3x3): a strip of tiles is transformed, multiplied point by point and
+// 3x3 convolutions run as Winograd F(6x6, 3x3): a strip of tiles is transformed, multiplied point by point and
 // transformed back while it is in the second-level cache. Features are stored pixel by pixel (NHWC).
 #include "kernels.h"
 
@@ -10,55 +10,73 @@ namespace minet {
 namespace {
 
 constexpr int cache_line = 16;  // floats
+constexpr int rows_at_once = 12;
 constexpr int channels_of_group = group_panels * panel;
 
-// One dimension of the input transform, B^T d.
-template <class V>
-inline void input_points(const V d[6], V out[6]) {
-  const V two = V::all(2.0f), four = V::all(4.0f), five = V::all(5.0f);
-  out[0] = multiply_subtract(four, d[0], five * d[2]) + d[4];
-  const V a = subtract_product(d[4], four, d[2]), b = subtract_product(d[3], four, d[1]);
-  out[1] = a + b;
-  out[2] = a - b;
-  const V e = d[4] - d[2], f = two * (d[3] - d[1]);
-  out[3] = e + f;
-  out[4] = e - f;
-  out[5] = multiply_subtract(four, d[1], five * d[3]) + d[5];
+// Whether this instruction set writes an image past the caches: it is read again by the next operation at the earliest,
+// and what is not fetched only to be overwritten leaves the memory and the caches to what is read.
+template <class Written>
+inline bool streams(const Written &image) {
+  return Narrow::streams && image.streams;
+}
+
+// Before another thread may read what was streamed.
+inline void finish_streams() {
+  if constexpr (Narrow::streams) _mm_sfence();
+}
+
+// One dimension of the input transform, B^T d, for the points 0, 1, -1, 2, -2, 1/2, -1/2 and infinity.
+inline void input_points(const Narrow d[side], Narrow out[side]) {
+  const auto all = Narrow::all;
+  // At x and -x: what even and what odd samples give.
+  const auto pair = [](Narrow even, Narrow odd, Narrow *to) {
+    to[0] = even + odd;
+    to[1] = even - odd;
+  };
+  out[0] = multiply_add(all(5.25f), d[4] - d[2], d[0] - d[6]);
+  pair(subtract_product(d[2] + d[6], all(4.25f), d[4]), subtract_product(d[1] + d[5], all(4.25f), d[3]), out + 1);
+  const Narrow middle = all(2.5f) * d[3];
+  pair(multiply_add(all(0.25f), d[2], subtract_product(d[6], all(1.25f), d[4])),
+       multiply_add(all(2.0f), d[5], multiply_subtract(all(0.5f), d[1], middle)), out + 3);
+  pair(multiply_add(all(4.0f), d[2], subtract_product(d[6], all(5.0f), d[4])),
+       multiply_add(all(0.5f), d[5], multiply_subtract(all(2.0f), d[1], middle)), out + 5);
+  out[7] = multiply_add(all(5.25f), d[3] - d[5], d[7] - d[1]);
 }
 
 // One dimension of the output transform, A^T m.
-template <class V>
-inline void output_points(const V m[6], V out[4]) {
-  const V two = V::all(2.0f), four = V::all(4.0f), eight = V::all(8.0f);
-  const V a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], d = m[3] - m[4];
-  out[0] = m[0] + a + c;
-  out[1] = multiply_add(two, d, b);
-  out[2] = multiply_add(four, c, a);
-  out[3] = multiply_add(eight, d, b) + m[5];
+inline void output_points(const Narrow m[side], Narrow out[tile]) {
+  const auto all = Narrow::all;
+  const Narrow a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], d = m[3] - m[4], e = m[5] + m[6], f = m[5] - m[6];
+  out[0] = (m[0] + a) + (c + e);
+  out[1] = multiply_add(all(2.0f), d, multiply_add(all(0.5f), f, b));
+  out[2] = multiply_add(all(4.0f), c, multiply_add(all(0.25f), e, a));
+  out[3] = multiply_add(all(8.0f), d, multiply_add(all(0.125f), f, b));
+  out[4] = multiply_add(all(16.0f), c, multiply_add(all(0.0625f), e, a));
+  out[5] = multiply_add(all(32.0f), d, multiply_add(all(0.03125f), f, b)) + m[7];
 }
 
-// Transform one tile; load(row, column, channel) gives its 6x6 input pixels, keep gets each on the way.
+// Transform one tile; load(row, column, channel) gives its 8x8 input pixels, keep gets each on the way.
 template <class Load, class Keep>
 inline void transform_input(const Load &load, const Keep &keep, int depth, float *to, ptrdiff_t stride) {
   for (int c = 0; c < depth; c += Narrow::width) {
-    Narrow half[6][6];
-#pragma GCC unroll 6
-    for (int column = 0; column < 6; ++column) {
-      Narrow d[6], out[6];
-#pragma GCC unroll 6
-      for (int row = 0; row < 6; ++row) d[row] = load(row, column, c);
-#pragma GCC unroll 6
-      for (int row = 0; row < 6; ++row) keep(row, column, c, d[row]);
+    Narrow half[side][side];
+#pragma GCC unroll 1
+    for (int column = 0; column < side; ++column) {
+      Narrow d[side], out[side];
+#pragma GCC unroll 8
+      for (int row = 0; row < side; ++row) d[row] = load(row, column, c);
+#pragma GCC unroll 8
+      for (int row = 0; row < side; ++row) keep(row, column, c, d[row]);
       input_points(d, out);
-#pragma GCC unroll 6
-      for (int row = 0; row < 6; ++row) half[row][column] = out[row];
+#pragma GCC unroll 8
+      for (int row = 0; row < side; ++row) half[row][column] = out[row];
     }
-#pragma GCC unroll 6
-    for (int row = 0; row < 6; ++row) {
-      Narrow out[6];
+#pragma GCC unroll 1
+    for (int row = 0; row < side; ++row) {
+      Narrow out[side];
       input_points(half[row], out);
-#pragma GCC unroll 6
-      for (int column = 0; column < 6; ++column) out[column].store(to + (row * 6 + column) * stride + c);
+#pragma GCC unroll 8
+      for (int column = 0; column < side; ++column) out[column].store(to + (row * side + column) * stride + c);
     }
   }
 }
@@ -146,21 +164,20 @@ inline void finish_tile(const Convolution3 &conv, const float *m, ptrdiff_t stri
                         float *sums) {
   const Epilogue &e = conv.epilogue;
   const int shuffle = conv.shuffle;
+  const bool streaming = streams(e);
   const int rows = whole ? tile : (conv.height - y < tile ? conv.height - y : tile);
   const int columns = whole ? tile : (conv.width - x < tile ? conv.width - x : tile);
   for (int offset = 0; offset < panels * panel; offset += Narrow::width) {
-    Narrow half[4][6], out[16];
-#pragma GCC unroll 6
-    for (int column = 0; column < 6; ++column) {
-      Narrow d[6], o[4];
-#pragma GCC unroll 6
-      for (int row = 0; row < 6; ++row) d[row] = Narrow::load(m + (row * 6 + column) * stride + offset);
-      output_points(d, o);
-#pragma GCC unroll 4
-      for (int row = 0; row < 4; ++row) half[row][column] = o[row];
+    Narrow half[tile][side];
+#pragma GCC unroll 1
+    for (int column = 0; column < side; ++column) {
+      Narrow d[side], out[tile];
+#pragma GCC unroll 8
+      for (int row = 0; row < side; ++row) d[row] = Narrow::load(m + (row * side + column) * stride + offset);
+      output_points(d, out);
+#pragma GCC unroll 8
+      for (int row = 0; row < tile; ++row) half[row][column] = out[row];
     }
-#pragma GCC unroll 4
-    for (int row = 0; row < 4; ++row) output_points(half[row], out + 4 * row);
 
     const int channel = first + offset;
     // Packed channels run phase by phase of the shuffle, so that a vector stays together.
@@ -169,48 +186,46 @@ inline void finish_tile(const Convolution3 &conv, const float *m, ptrdiff_t stri
     const ptrdiff_t down = across * shuffle * conv.width;
     const ptrdiff_t corner = (ptrdiff_t(y) * shuffle + phase / shuffle) * shuffle * conv.width * e.channels +
                              (ptrdiff_t(x) * shuffle + phase % shuffle) * e.channels + stored;
-    if (e.bias) {
-      const Narrow bias = Narrow::load(e.bias + channel);
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) out[i] = out[i] + bias;
-    }
-    if (e.activation == relu) {
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) out[i] = larger(Narrow::zero(), out[i]);
-    } else if (e.activation == logistic) {
-      for (int i = 0; i < 16; ++i) out[i] = sigmoid(out[i]);
-    }
-    if (e.alpha != 1.0f) {
-      const Narrow alpha = Narrow::all(e.alpha);
-      for (int i = 0; i < 16; ++i) out[i] = out[i] * alpha;
-    }
-    // Visits the tile's pixels inside the image in order.
-    const auto pixels = [&](auto &&visit) {
-      if constexpr (whole) {
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; ++i) visit(out[i], corner + (i >> 2) * down + (i & 3) * across);
-      } else {
-        for (int row = 0; row < rows; ++row)
-          for (int column = 0; column < columns; ++column)
-            visit(out[row * 4 + column], corner + row * down + column * across);
+    const Narrow bias = e.bias ? Narrow::load(e.bias + channel) : Narrow::zero();
+    const Narrow alpha = Narrow::all(e.alpha);
+    const Narrow gate = e.gate && e.gate_is_vector ? Narrow::load(e.gate + channel) : Narrow::zero();
+    Narrow total = Narrow::zero();
+    for (int row = 0; row < rows; ++row) {
+      Narrow out[tile];
+      output_points(half[row], out);
+      const ptrdiff_t start = corner + row * down;
+      // Visits the row's pixels inside the image in order.
+      const auto pixels = [&](auto &&visit) {
+        if constexpr (whole) {
+#pragma GCC unroll 8
+          for (int i = 0; i < tile; ++i) visit(out[i], start + i * across);
+        } else {
+          for (int i = 0; i < columns; ++i) visit(out[i], start + i * across);
+        }
+      };
+      if (e.bias) pixels([&](Narrow &value, ptrdiff_t) { value = value + bias; });
+      if (e.activation == relu) pixels([&](Narrow &value, ptrdiff_t) { value = larger(Narrow::zero(), value); });
+      if (e.activation == logistic) pixels([&](Narrow &value, ptrdiff_t) { value = sigmoid(value); });
+      if (e.alpha != 1.0f) pixels([&](Narrow &value, ptrdiff_t) { value = value * alpha; });
+      if (e.partials) {
+        Narrow line = Narrow::zero();
+        pixels([&](Narrow &value, ptrdiff_t) { line = line + value; });
+        total = total + line;
       }
-    };
-    if (e.partials) {
-      Narrow total = Narrow::load(sums + offset);
-      pixels([&](Narrow &value, ptrdiff_t) { total = total + value; });
-      total.store(sums + offset);
+      if (e.gate && e.gate_is_vector)
+        pixels([&](Narrow &value, ptrdiff_t) { value = value * gate; });
+      else if (e.gate)
+        pixels([&](Narrow &value, ptrdiff_t at) { value = value * Narrow::load(e.gate + at); });
+      for (int i = 0; i < e.residuals; ++i) {
+        const float *residual = e.residual[i];
+        pixels([&](Narrow &value, ptrdiff_t at) { value = value + Narrow::load(residual + at); });
+      }
+      if (streaming)
+        pixels([&](Narrow &value, ptrdiff_t at) { value.stream(e.output + at); });
+      else
+        pixels([&](Narrow &value, ptrdiff_t at) { value.store(e.output + at); });
     }
-    if (e.gate && e.gate_is_vector) {
-      const Narrow gate = Narrow::load(e.gate + channel);
-      pixels([&](Narrow &value, ptrdiff_t) { value = value * gate; });
-    } else if (e.gate) {
-      pixels([&](Narrow &value, ptrdiff_t at) { value = value * Narrow::load(e.gate + at); });
-    }
-    for (int i = 0; i < e.residuals; ++i) {
-      const float *residual = e.residual[i];
-      pixels([&](Narrow &value, ptrdiff_t at) { value = value + Narrow::load(residual + at); });
-    }
-    pixels([&](Narrow &value, ptrdiff_t at) { value.store(e.output + at); });
+    if (e.partials) (Narrow::load(sums + offset) + total).store(sums + offset);
   }
 }
 
@@ -233,6 +248,14 @@ MINET_INLINE void prefetch(const float *image, ptrdiff_t stride, int depth, int 
   }
 }
 
+// Likewise pixels [first, first + count) of an image that has so many.
+MINET_INLINE void prefetch_run(const float *image, ptrdiff_t channels, ptrdiff_t first, ptrdiff_t count,
+                               ptrdiff_t pixels) {
+  const ptrdiff_t end = first + count < pixels ? first + count : pixels;
+  for (ptrdiff_t at = first * channels; at < end * channels; at += cache_line)
+    _mm_prefetch(reinterpret_cast<const char *>(image + at), _MM_HINT_T1);
+}
+
 // What a strip will read and write, asked for bit by bit while another part of it is multiplied: the memory is idle
 // then.
 class Foresight {
@@ -242,13 +265,13 @@ class Foresight {
 
   // Rows of the input of tiles [first, first + tiles), from the share of point p.
   MINET_INLINE void input(const Chunk &chunk, ptrdiff_t first, int tiles, int p) const {
-    const int spans = tiles * 6;
+    const int spans = tiles * side;
     for (int span = spans * p / points; span < spans * (p + 1) / points; ++span) {
-      const ptrdiff_t t = first + span / 6;
-      const int y = int(t / tile_columns_) * tile - 1 + span % 6, x = int(t % tile_columns_) * tile + 1;
+      const ptrdiff_t t = first + span / side;
+      const int y = int(t / tile_columns_) * tile - 1 + span % side, x = int(t % tile_columns_) * tile + 1;
       prefetch<false>(chunk.input, chunk.stride, chunk.depth, conv_.height, conv_.width, y, x, tile);
       if (chunk.added) prefetch<false>(chunk.added, chunk.stride, chunk.depth, conv_.height, conv_.width, y, x, tile);
-      if (chunk.sum && span % 6 >= 1 && span % 6 <= tile)
+      if (chunk.sum && !streams(chunk) && span % side >= 1 && span % side <= tile)
         prefetch<true>(chunk.sum, chunk.stride, chunk.depth, conv_.height, conv_.width, y, x - 1, tile);
     }
   }
@@ -261,7 +284,7 @@ class Foresight {
     for (int span = spans * p / points; span < spans * (p + 1) / points; ++span) {
       const ptrdiff_t t = first + span / tile;
       const int y = int(t / tile_columns_) * tile + span % tile, x = int(t % tile_columns_) * tile;
-      prefetch<true>(e.output + first_, e.channels, channels_, conv_.height, conv_.width, y, x, tile);
+      if (!streams(e)) prefetch<true>(e.output + first_, e.channels, channels_, conv_.height, conv_.width, y, x, tile);
       if (e.gate && !e.gate_is_vector)
         prefetch<false>(e.gate + first_, e.channels, channels_, conv_.height, conv_.width, y, x, tile);
       for (int i = 0; i < e.residuals; ++i)
@@ -277,39 +300,47 @@ class Foresight {
 
 constexpr auto keep_nothing = [](int, int, int, Narrow) {};
 
-// Transform the tile whose first output is (y, x).
+// Transform the tile whose first output is (y, x); `inside` says that all of its input lies in the image.
+template <bool inside>
 inline void transform_tile(const Convolution3 &conv, const Chunk &chunk, int y, int x, float *to, ptrdiff_t stride) {
   const ptrdiff_t across = chunk.stride, down = across * conv.width, corner = (y - 1) * down + (x - 1) * across;
-  const bool inside = y >= 1 && x >= 1 && y + 5 <= conv.height && x + 5 <= conv.width;
-  if (inside && !chunk.scale) {
-    const float *from = chunk.input + corner;
-    const auto load = [=](int row, int column, int c) { return Narrow::load(from + row * down + column * across + c); };
-    return transform_input(load, keep_nothing, chunk.depth, to, stride);
-  }
-  ptrdiff_t taps[points];
-  for (int i = 0; i < points; ++i) {
-    const int row = y - 1 + i / 6, column = x - 1 + i % 6;
-    taps[i] = row >= 0 && row < conv.height && column >= 0 && column < conv.width ? row * down + column * across : -1;
-  }
-  if (!chunk.scale) {
-    const auto load = [&](int row, int column, int c) {
-      const ptrdiff_t tap = taps[row * 6 + column];
-      return tap < 0 ? Narrow::zero() : Narrow::load(chunk.input + tap + c);
-    };
-    return transform_input(load, keep_nothing, chunk.depth, to, stride);
-  }
-  const auto load = [&](int row, int column, int c) {
-    const ptrdiff_t tap = inside ? corner + row * down + column * across : taps[row * 6 + column];
-    if (!inside && tap < 0) return Narrow::zero();
-    return Narrow::load(chunk.input + tap + c) * Narrow::load(chunk.scale + c) + Narrow::load(chunk.added + tap + c);
+  // Offset of an input pixel, negative outside the image.
+  const auto tap = [&](int row, int column) -> ptrdiff_t {
+    const bool there =
+        inside || (y - 1 + row >= 0 && y - 1 + row < conv.height && x - 1 + column >= 0 && x - 1 + column < conv.width);
+    return there ? corner + row * down + column * across : -1;
   };
+  const float *input = chunk.input, *scale = chunk.scale, *added = chunk.added;
+  float *sum = chunk.sum;
+  const bool streaming = streams(chunk);
+  const auto plain = [&](int row, int column, int c) {
+    const ptrdiff_t at = tap(row, column);
+    return inside || at >= 0 ? Narrow::load(input + at + c) : Narrow::zero();
+  };
+  if (!scale) return transform_input(plain, keep_nothing, chunk.depth, to, stride);
+  const auto scaled = [&](int row, int column, int c) {
+    const ptrdiff_t at = tap(row, column);
+    if (!inside && at < 0) return Narrow::zero();
+    return multiply_add(Narrow::load(input + at + c), Narrow::load(scale + c), Narrow::load(added + at + c));
+  };
+  if (!sum) return transform_input(scaled, keep_nothing, chunk.depth, to, stride);
   const auto keep = [&](int row, int column, int c, Narrow value) {
-    const bool own = row >= 1 && row <= tile && column >= 1 && column <= tile;
-    const ptrdiff_t tap = taps[row * 6 + column];
-    if (own && tap >= 0) value.store(chunk.sum + tap + c);
+    if (row < 1 || row > tile || column < 1 || column > tile) return;
+    const ptrdiff_t at = tap(row, column);
+    if (!inside && at < 0) return;
+    if (streaming)
+      value.stream(sum + at + c);
+    else
+      value.store(sum + at + c);
   };
-  if (chunk.sum) return transform_input(load, keep, chunk.depth, to, stride);
-  transform_input(load, keep_nothing, chunk.depth, to, stride);
+  transform_input(scaled, keep, chunk.depth, to, stride);
+}
+
+inline void transform_tile(const Convolution3 &conv, const Chunk &chunk, int y, int x, float *to, ptrdiff_t stride) {
+  if (y >= 1 && x >= 1 && y + side - 1 <= conv.height && x + side - 1 <= conv.width)
+    transform_tile<true>(conv, chunk, y, x, to, stride);
+  else
+    transform_tile<false>(conv, chunk, y, x, to, stride);
 }
 
 void convolution3(const Convolution3 &conv, ptrdiff_t task, float *scratch) {
@@ -362,6 +393,7 @@ void convolution3(const Convolution3 &conv, ptrdiff_t task, float *scratch) {
     else
       finish_tile<false>(conv, from, m_stride, first_panel * panel, panels, y, x, sums);
   }
+  finish_streams();
   if (conv.epilogue.partials) {
     float *partials = conv.epilogue.partials + strip * conv.epilogue.channels + first_panel * panel;
     for (int c = 0; c < wide; ++c) partials[c] = sums[c];
@@ -372,6 +404,7 @@ void convolution3(const Convolution3 &conv, ptrdiff_t task, float *scratch) {
 void finish_run(const Epilogue &e, const float *raw, ptrdiff_t raw_stride, ptrdiff_t pixel, ptrdiff_t count, int first,
                 int channels, float *partials) {
   const int vectors = e.channels % panel == 0 ? channels : 0;
+  const bool streaming = streams(e);
   for (int c = 0; c < vectors; c += Narrow::width) {
     const int channel = first + c;
     const Narrow bias = e.bias ? Narrow::load(e.bias + channel) : Narrow::zero();
@@ -387,7 +420,10 @@ void finish_run(const Epilogue &e, const float *raw, ptrdiff_t raw_stride, ptrdi
       if (partials) total = total + value;
       if (e.gate) value = value * (e.gate_is_vector ? gate : Narrow::load(e.gate + at));
       for (int k = 0; k < e.residuals; ++k) value = value + Narrow::load(e.residual[k] + at);
-      if (e.output) value.store(e.output + at);
+      if (streaming)
+        value.stream(e.output + at);
+      else if (e.output)
+        value.store(e.output + at);
     }
     if (partials) total.store(partials + channel);
   }
@@ -407,19 +443,28 @@ void finish_run(const Epilogue &e, const float *raw, ptrdiff_t raw_stride, ptrdi
     }
     if (partials) partials[channel] = total;
   }
+  if (streaming) finish_streams();
 }
 
 void convolution1(const Convolution1 &conv, ptrdiff_t task, float *scratch) {
   const ptrdiff_t first = task * run_pixels, left = conv.pixels - first;
   const int count = int(left < run_pixels ? left : run_pixels);
   float *partials = conv.epilogue.partials ? conv.epilogue.partials + task * conv.epilogue.channels : nullptr;
+  // The memory is idle while this task multiplies: time to fetch what this thread will want next.
+  const ptrdiff_t next = first + ptrdiff_t(conv.tasks_ahead) * run_pixels;
+  for (int i = 0; i < conv.epilogue.residuals; ++i)
+    prefetch_run(conv.epilogue.residual[i], conv.epilogue.channels, next, count, conv.pixels);
   for (int first_panel = 0; first_panel < conv.panels; first_panel += group_panels) {
     const int panels = conv.panels - first_panel < group_panels ? conv.panels - first_panel : group_panels;
     for (int k = 0; k < conv.chunks; ++k) {
       const Chunk &chunk = conv.chunk[k];
-      multiply_panels(panels, count, chunk.input + first * chunk.stride, chunk.stride,
-                      chunk.weights + ptrdiff_t(first_panel) * chunk.depth * panel, chunk.depth, scratch,
-                      channels_of_group, k > 0);
+      const float *u = chunk.weights + ptrdiff_t(first_panel) * chunk.depth * panel;
+      for (int row = 0; row < count; row += rows_at_once) {
+        const int rows = count - row < rows_at_once ? count - row : rows_at_once;
+        if (first_panel == 0) prefetch_run(chunk.input, chunk.stride, next + row, rows, conv.pixels);
+        multiply_panels(panels, rows, chunk.input + (first + row) * chunk.stride, chunk.stride, u, chunk.depth,
+                        scratch + row * channels_of_group, channels_of_group, k > 0);
+      }
     }
     finish_run(conv.epilogue, scratch, channels_of_group, first, count, first_panel * panel, panels * panel, partials);
   }

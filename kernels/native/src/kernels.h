@@ -12,8 +12,9 @@ constexpr int panel = 16;          // channels that stand together in packed wei
 constexpr int group_panels = 4;    // panels of outputs that one task computes
 constexpr int deepest_chunk = 64;  // input channels that are transformed at a time
 constexpr int most_residuals = 4;
-constexpr int tile = 4;     // outputs of F(4x4, 3x3) along an axis
-constexpr int points = 36;  // of its transforms
+constexpr int tile = 6;              // outputs of F(6x6, 3x3) along an axis
+constexpr int side = tile + 2;       // inputs, and points of its transforms
+constexpr int points = side * side;  // in both dimensions
 constexpr int most_stages = 32;
 constexpr int run_pixels = 96;    // pixels of a task of a 1x1 convolution
 constexpr int gram_block = 1024;  // elements that are summed in float32
@@ -33,6 +34,7 @@ struct Epilogue {
   float *partials;  // (tasks, channels) sums over the pixels of each task; null for none
   float *output;
   int channels;  // of the output
+  bool streams;  // the output is large and aligned to cache lines: write it past the caches
 };
 
 struct Chunk {
@@ -44,6 +46,7 @@ struct Chunk {
   const float *scale;
   const float *added;  // as the input
   float *sum;          // as the input; null if nobody else wants it
+  bool streams;        // the sum, as Epilogue::streams
 };
 
 struct Convolution3 {
@@ -62,6 +65,7 @@ struct Convolution1 {
   int chunks;
   ptrdiff_t pixels;
   int panels;
+  int tasks_ahead;  // where this thread will probably go on
   Epilogue epilogue;
 };
 

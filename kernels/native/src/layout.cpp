@@ -12,9 +12,11 @@ namespace {
 
 constexpr size_t alignment = 64;
 constexpr size_t most_bytes = size_t(1) << 44;
-constexpr size_t strip_bytes = size_t(240)
-                               << 10;  // of a strip's transforms: they share the second-level cache with the weights
-constexpr int most_tiles = 48, tile_step = 12;
+constexpr size_t strip_bytes = size_t(240) << 10;  // of a strip's transforms, which share the second-level cache
+constexpr int fewest_tiles = 12, most_tiles = 48, tile_step = 12;
+// Of a convolution of so many chunks the weights outgrow every near cache: longer strips fetch them less often.
+constexpr size_t many_chunks = 4;
+constexpr int fewest_tiles_of_many = 24;
 
 size_t rounded(size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
 
@@ -28,10 +30,11 @@ uint32_t deepest(const Plan &plan, const Operation &op) {
   return depth;
 }
 
-int tiles_per_strip(uint32_t depth, uint32_t panels) {
-  const size_t wide = std::min<uint32_t>(panels, group_panels) * panel;
-  const size_t tiles = strip_bytes / (points * (depth + wide) * sizeof(float));
-  return std::clamp(int(tiles) / tile_step * tile_step, tile_step, most_tiles);
+int tiles_per_strip(const Plan &plan, const Operation &op) {
+  const size_t wide = std::min<uint32_t>(op.outputs, group_panels * panel);
+  const size_t tiles = strip_bytes / (points * (deepest(plan, op) + wide) * sizeof(float));
+  const int fewest = chunks_of(plan, op).size() < many_chunks ? fewest_tiles : fewest_tiles_of_many;
+  return std::clamp(int(tiles) / tile_step * tile_step, fewest, most_tiles);
 }
 
 size_t scratch_floats(const Plan &plan, const Operation &op, uint32_t height, uint32_t width) {
@@ -201,7 +204,7 @@ Tasks tasks_of(const Plan &plan, const Operation &op, uint32_t height, uint32_t 
   switch (op.kind) {
     case Code::convolution3: {
       const int panels = int(op.outputs / panel);
-      tasks.tiles_per_strip = tiles_per_strip(deepest(plan, op), panels);
+      tasks.tiles_per_strip = tiles_per_strip(plan, op);
       tasks.sums = shares(shares(rows, tile) * shares(columns, tile), tasks.tiles_per_strip);
       tasks.count = tasks.sums * shares(panels, group_panels);
       break;

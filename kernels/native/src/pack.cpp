@@ -8,13 +8,15 @@
 namespace minet {
 namespace {
 
-// G of F(4x4, 3x3).
-constexpr double transform[6][3] = {
-    {1.0 / 4, 0, 0},
-    {-1.0 / 6, -1.0 / 6, -1.0 / 6},
-    {-1.0 / 6, 1.0 / 6, -1.0 / 6},
-    {1.0 / 24, 1.0 / 12, 1.0 / 6},
-    {1.0 / 24, -1.0 / 12, 1.0 / 6},
+// G of F(6x6, 3x3).
+constexpr double transform[side][3] = {
+    {1, 0, 0},
+    {-2.0 / 9, -2.0 / 9, -2.0 / 9},
+    {-2.0 / 9, 2.0 / 9, -2.0 / 9},
+    {1.0 / 90, 1.0 / 45, 2.0 / 45},
+    {1.0 / 90, -1.0 / 45, 2.0 / 45},
+    {32.0 / 45, 16.0 / 45, 8.0 / 45},
+    {32.0 / 45, -16.0 / 45, 8.0 / 45},
     {0, 0, 1},
 };
 
@@ -38,18 +40,18 @@ void pack_convolution3(const Plan &plan, const Operation &op, const unsigned cha
     for (uint32_t i = 0; i < chunk.input; ++i) first += plan.tensors[op.input[i]].channels;
     for (uint32_t o = 0; o < op.outputs; ++o)
       for (uint32_t c = 0; c < chunk.depth; ++c) {
-        double w[3][3], half[6][3];
+        double w[3][3], half[side][3];
         for (uint32_t k = 0; k < 9; ++k)
           w[k / 3][k % 3] = float_at(weight, (uint64_t(o) * op.weight_inputs + first + c) * 9 + k);
-        for (int a = 0; a < 6; ++a)
+        for (int a = 0; a < side; ++a)
           for (int b = 0; b < 3; ++b)
             half[a][b] = transform[a][0] * w[0][b] + transform[a][1] * w[1][b] + transform[a][2] * w[2][b];
         const uint32_t place = shuffled_place(op, o);
-        for (int a = 0; a < 6; ++a)
-          for (int b = 0; b < 6; ++b) {
+        for (int a = 0; a < side; ++a)
+          for (int b = 0; b < side; ++b) {
             const double value =
                 half[a][0] * transform[b][0] + half[a][1] * transform[b][1] + half[a][2] * transform[b][2];
-            const uint64_t block = uint64_t(a * 6 + b) * (op.outputs / panel) + place / panel;
+            const uint64_t block = uint64_t(a * side + b) * (op.outputs / panel) + place / panel;
             to[base + (block * chunk.depth + c) * panel + place % panel] = static_cast<float>(value);
           }
       }

@@ -122,6 +122,20 @@ def test_convolution_of_a_scaled_sum(
     assert error(run(program, weights, pixels), interpret(program, weights, pixels)) < TOLERANCE
 
 
+def test_images_too_large_for_the_caches(draft: Any, run: Any, interpret: Any) -> None:
+    """With AVX-512 they are written past them, by every kind of operation."""
+    size = (190, 183)
+    assert size[0] * size[1] * 16 * 4 > 2 << 20
+    target, vector, total = Tensor(Kind.IMAGE, 16), Tensor(Kind.VECTOR, 16), Tensor(Kind.IMAGE, 16)
+    image = draft.convolution([target], 16, pooled=vector)
+    convolved = draft.convolution([image], 16, scale=vector, added=target, sum=total, activation=Activation.RELU)
+    fused = draft.convolution([convolved, total], 16, 1, residuals=[image])
+    wide = draft.convolution([fused], 16, 5, residuals=[total])
+    output = draft.add(Code.POINTWISE, [wide], Tensor(Kind.IMAGE, 16), gate=vector, residuals=[fused])
+    program, weights, pixels = draft.program(target, output), bytes(draft.weights), noise(size, 16) + 1
+    assert error(run(program, weights, pixels), interpret(program, weights, pixels)) < TOLERANCE
+
+
 @pytest.mark.parametrize("channels", [1, 5, 16])
 def test_pooling_by_itself(draft: Any, run: Any, interpret: Any, channels: int) -> None:
     target, vector = Tensor(Kind.IMAGE, channels), Tensor(Kind.VECTOR, channels)
