@@ -4,16 +4,18 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 
 from minet_sdk import __version__
 from minet_sdk.bundle import (
     GOLDEN,
     MANIFEST,
+    METADATA_KEY,
     NATIVE_PLAN,
     Bundle,
     Golden,
@@ -31,13 +33,15 @@ from minet_sdk.export.examples import example
 from minet_sdk.export.graphs import GRAPHS, graphs_of
 from minet_sdk.export.native_plan import write_native_plan
 from minet_sdk.export.onnx_from_torch import onnx_from_torch
-from minet_sdk.export.quantise import LARGEST
+from minet_sdk.export.quantise import LARGEST, quantised_layers
+from minet_sdk.export.reach import extent_of
 from minet_sdk.export.slices import Slices, bundled_slices, read_slices
 from minet_sdk.export.validate import Check, check_bundle, raise_failures
 from minet_sdk.export.weights import WEIGHTS, SharedWeights
 from minet_sdk.normalisation import Normalisation
 from minet_sdk.training.checkpoint import Checkpoint, load_checkpoint
-from minet_sdk.training.model import MINet
+from minet_sdk.training.config import MinetConfig
+from minet_sdk.training.network import Network
 
 _log = logging.getLogger("minet_sdk")
 
@@ -99,6 +103,8 @@ def export_bundle(
     golden = _golden(trained.model)
     manifest = _manifest(trained, golden, precision, name or output.name)
     if precision in LARGEST:
+        if not quantised_layers(trained.model):
+            raise ExportError(f"a network of kind {trained.model.config.kind!r} has no {precision} form: choose fp16")
         manifest = replace(manifest, quantisation=calibrate(trained.model, seen, precision, collector))
     temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
@@ -119,7 +125,7 @@ def export_bundle(
     return open_bundle(output)
 
 
-def write_bundle(network: MINet, manifest: Manifest, golden: Golden, folder: Path) -> None:
+def write_bundle(network: Network, manifest: Manifest, golden: Golden, folder: Path) -> None:
     """Write all files of a bundle into an empty folder, without validating them.
 
     Args:
@@ -134,6 +140,10 @@ def write_bundle(network: MINet, manifest: Manifest, golden: Golden, folder: Pat
     weights = SharedWeights()
     for graph in graphs_of(network):
         model = onnx_from_torch(network, graph, manifest)
+        if graph == "model":
+            # The first of them; from here on every graph's metadata says what was found in it.
+            manifest = replace(manifest, **asdict(extent_of(model, manifest.scale)))
+            onnx.helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
         weights.take_from(model)
         (folder / f"{graph}.onnx").write_bytes(model.SerializeToString())
     weights.write(folder)
@@ -177,7 +187,7 @@ def _manifest(trained: Checkpoint, golden: Golden, precision: Precision, name: s
         scale=config.scale,
         precision=precision,
         needs_reference=config.reference,
-        affinity=config.affinity if config.integration == "affinity" else "none",
+        affinity=config.affinity if isinstance(config, MinetConfig) and config.integration == "affinity" else "none",
         golden_tolerance=TOLERANCES[precision].engine * detail / rms(golden.restored),
         version=__version__,
         architecture=config.to_dict(),
@@ -185,10 +195,10 @@ def _manifest(trained: Checkpoint, golden: Golden, precision: Precision, name: s
     )
 
 
-def _golden(network: MINet) -> Golden:
+def _golden(network: Network) -> Golden:
     """What the float32 network makes of a seeded example."""
     target, reference = example(1, *_GOLDEN_SIZE, network.config.scale, Normalisation())
-    guide = reference if network.config.reference else None
+    guide = reference if network.guided else None
     with torch.no_grad():
         restored = network(torch.from_numpy(target), None if guide is None else torch.from_numpy(guide)).restored
     return Golden(target, np.ascontiguousarray(restored.numpy()), guide)

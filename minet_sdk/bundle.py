@@ -15,6 +15,7 @@ import os
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, cast, get_args
 from zipfile import BadZipFile
 
@@ -59,6 +60,16 @@ class Manifest:
     quantisation: dict[str, Any] = field(default_factory=dict)
     """Of int8 and fp8: the scale of every quantised layer's input, and the slices they come from; else empty."""
 
+    reach: int | None = None
+    """Pixels of the restored image, to one side, that a restored pixel depends on, the global parts left aside; None
+    (bundles of earlier versions, operators of unknown reach): not known."""
+
+    global_parts: tuple[str, ...] = ()
+    """What in the network depends on the whole image, for example channel attention: it forbids exact tiles."""
+
+    bytes_per_pixel: float | None = None
+    """Of images alive at once in model.onnx, in float32, per pixel of the restored image; None: not recorded."""
+
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of every other file of the bundle by name."""
 
@@ -88,6 +99,7 @@ class Manifest:
             raise BundleError(f"{source} has unknown fields {sorted(unknown)}: it was changed after export")
         try:
             data["normalisation"] = Normalisation(**data.get("normalisation", {}))
+            data["global_parts"] = tuple(str(part) for part in data.get("global_parts", ()))
             manifest = cls(**data)
         except TypeError as error:
             raise BundleError(f"{source} is incomplete ({error}): export the bundle again") from error
@@ -95,17 +107,22 @@ class Manifest:
         return manifest
 
     def _check(self, source: str) -> None:
-        kinds = {
+        kinds: dict[str, type | UnionType] = {
             "name": str,
             "scale": int,
             "needs_reference": bool,
             "golden_tolerance": float,
             "quantisation": dict,
+            "reach": int | None,
+            "bytes_per_pixel": float | None,
             "files": dict,
         }
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
-                raise BundleError(f"{source}: {name} is {getattr(self, name)!r}, expected {kind.__name__}")
+                expected = getattr(kind, "__name__", kind)
+                raise BundleError(f"{source}: {name} is {getattr(self, name)!r}, expected {expected}")
+        if self.reach is not None and self.reach < 0:
+            raise BundleError(f"{source}: reach is {self.reach}, expected 0 or more")
         if self.precision not in get_args(Precision):
             raise BundleError(
                 f"{source}: precision is {self.precision!r}, this SDK knows {', '.join(get_args(Precision))}: update it"

@@ -24,9 +24,10 @@ class Normalisation:
 
     def statistics(self, image: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Mean and padded standard deviation of each slice of (..., H, W), each (..., 1, 1) float64."""
-        values = image.astype(np.float64)
-        mean = values.mean(axis=(-2, -1), keepdims=True)
-        return mean, values.std(axis=(-2, -1), keepdims=True) + self.epsilon
+        mean = image.mean(axis=(-2, -1), keepdims=True, dtype=np.float64)
+        difference = image - mean
+        variance = np.einsum("...ij,...ij->...", difference, difference) / (image.shape[-2] * image.shape[-1])
+        return mean, np.sqrt(variance[..., None, None]) + self.epsilon
 
     def apply(
         self,
@@ -35,12 +36,15 @@ class Normalisation:
     ) -> Array:
         """Normalise (..., H, W), by its own statistics unless others are given; float32."""
         mean, deviation = statistics or self.statistics(image)
-        normal = (image.astype(np.float64) - mean) / deviation
-        if self.clip is not None:
-            normal = np.clip(normal, -self.clip, self.clip)
-        return normal.astype(np.float32)
+        normal = np.empty(np.broadcast_shapes(image.shape, mean.shape), np.float32)
+        # The difference in float64, or a large mean would cost digits; no float64 image is formed for it.
+        np.subtract(image, mean, out=normal, casting="same_kind")
+        normal /= deviation.astype(np.float32)
+        return normal if self.clip is None else np.clip(normal, -self.clip, self.clip, out=normal)
 
     def undo(self, normal: Array, statistics: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]) -> Array:
         """Bring (..., H, W) back to the intensity scale that the statistics were taken from; float32."""
         mean, deviation = statistics
-        return (normal.astype(np.float64) * deviation + mean).astype(np.float32)
+        image = normal * deviation.astype(np.float32)
+        image += mean.astype(np.float32)
+        return image

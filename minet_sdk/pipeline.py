@@ -1,4 +1,8 @@
-"""A target volume and a reference volume in, a restored volume out: align, restore slice by slice, never lose one.
+"""A target and a reference in, restored slices out: align, restore slice by slice, never lose one.
+
+Reading and aligning, the network, and what follows it (k-space consistency, writing) work at the same time, each in a
+thread of its own and a few slices ahead of the next; slices come out in their order, with the bits that they have one
+after the other.
 
 Geometry. The restored grid has the target's field of view, as a PACS expects, so its first pixel centre lies
 (scale - 1) / 2 fine pixels before the target's. The network lives on the FFT grid, where first pixels coincide. The
@@ -7,17 +11,22 @@ the move is exact; the reference, which is sharp, is left as it is wherever it a
 """
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from minet_sdk.errors import BackendError, InputError
 from minet_sdk.kspace import Consistency, bicubic, fourier_shift
+from minet_sdk.overlap import ahead
+from minet_sdk.reports import PreparedReference
 from minet_sdk.resample import resample
 from minet_sdk.runtime import Runtime
-from minet_sdk.volume import Volume
+from minet_sdk.volume import Grid, Volume
 
 Array = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -40,37 +49,149 @@ class Fallback:
     method: str = "bicubic interpolation"
 
 
+@dataclass(frozen=True, eq=False)
+class SlicePair:
+    """What one slice is restored from."""
+
+    target: Array
+    """(H, W) on the FFT grid."""
+
+    reference: Array | None
+    """(scale * H, scale * W) on the restored grid; None for single-contrast models."""
+
+    coverage: float
+    """Part of the slice that the reference covers."""
+
+
+Pair = TypeVar("Pair", bound=SlicePair)
+
+
+@dataclass(frozen=True, eq=False)
+class RestoredSlice(Generic[Pair]):
+    """One slice of a restored series."""
+
+    index: int
+    pair: Pair
+    values: Array
+    """(scale * H, scale * W)."""
+
+    fallback: Fallback | None
+    """Why the model did not restore it; None if it did."""
+
+    seconds: float
+    """That the engine took."""
+
+    def note(self, *, resampled: bool) -> str:
+        """What a reader must know; empty if the model restored the slice from a reference that was not resampled."""
+        if self.fallback is not None:
+            return f"{self.fallback.method} instead of the model: {self.fallback.reason}"
+        return "reference resampled onto the target's grid" if resampled else ""
+
+
 @dataclass(frozen=True)
 class RestoredVolume:
     """Result of `restore_volume`."""
 
     volume: Volume
     fallbacks: tuple[Fallback, ...]
+    notes: tuple[str, ...]
+    """What a reader of each slice must know, see `RestoredSlice.note`."""
+
     reference_resampled: bool
     """Whether the reference had to be brought onto the restored grid."""
 
     consistency: Consistency
     """What was done with the measured k-space."""
 
-    def note(self, index: int) -> str:
-        """What a reader of slice ``index`` must know; empty if the model restored it from an untouched reference."""
-        for fallback in self.fallbacks:
-            if fallback.slice == index:
-                return f"{fallback.method} instead of the model: {fallback.reason}"
-        return "reference resampled onto the target's grid" if self.reference_resampled else ""
+    tiling: str
+    """How the slices were cut; empty if each was restored at once."""
+
+    seconds: float
+    """That the engine took."""
+
+
+@dataclass(frozen=True, eq=False)
+class Guide:
+    """A reference on the restored grid."""
+
+    values: Array | None
+    """(slices, scale * H, scale * W); None where there is none."""
+
+    coverage: npt.NDArray[np.float64]
+    """(slices,) part of each slice that it covers."""
+
+    resampled: bool
 
 
 def to_fft_grid(values: Array, scale: int) -> Array:
-    """Move a low-resolution volume so that its first pixel lies on the first pixel of the grid refined by ``scale``.
+    """Move a low-resolution image so that its first pixel lies on the first pixel of the grid refined by ``scale``.
 
     Args:
-        values: float32 (slices, H, W).
+        values: float32 (..., H, W).
         scale: magnification.
 
     Returns:
         float32, same shape; the content moves (scale - 1) / (2 * scale) pixels towards higher indices.
     """
     return fourier_shift(values, (scale - 1) / (2 * scale)).real.astype(np.float32)
+
+
+def check_roles(runtime: Runtime, *, has_reference: bool) -> None:
+    """Refuse a reference for a single-contrast model, or none for another.
+
+    Raises:
+        InputError: so it is.
+    """
+    needs_reference = runtime.bundle.manifest.needs_reference
+    if needs_reference != has_reference:
+        wanted = "needs a reference" if needs_reference else "is single-contrast and takes no reference"
+        raise InputError(f"model {runtime.bundle.manifest.name} {wanted}")
+
+
+def guide_on(grid: Grid | None, reference: Volume | None, shape: tuple[int, int, int]) -> Guide:
+    """Bring a reference onto the restored grid.
+
+    Args:
+        grid: of the restored volume; None for plain arrays.
+        reference: the guiding contrast.
+        shape: of the restored volume.
+
+    Raises:
+        InputError: it has another shape, or covers no slice.
+    """
+    values, coverage, resampled = (None if reference is None else reference.values), np.ones(shape[0]), False
+    if grid is not None and reference is not None:
+        moved = resample(reference, grid)
+        values, coverage, resampled = moved.values, moved.coverage, moved.changed
+    if coverage.max() < LEAST_COVERAGE:
+        raise InputError(
+            f"the reference covers at most {coverage.max():.0%} of any target slice: "
+            "give two series of the same region and frame of reference"
+        )
+    if values is not None and values.shape != shape:
+        raise InputError(f"reference has shape {values.shape}; this target and its model need {shape}")
+    return Guide(values, coverage, resampled)
+
+
+@contextmanager
+def restoring(runtime: Runtime, pairs: Iterable[Pair], count: int) -> Generator[Iterator[RestoredSlice[Pair]]]:
+    """Restore slices while the next ones are read and the last one is used.
+
+    Args:
+        runtime: an open model.
+        pairs: consumed in a thread of its own, a few ahead; what it raises is raised in the block.
+        count: how many there are, for the log.
+
+    Returns:
+        The slices in order. One that the reference does not cover, or at which the engine failed, is interpolated.
+    """
+    with ExitStack() as stack:
+        read = stack.enter_context(ahead(pairs))
+        tasks = (_Task(pair, pair.reference, _gap(pair)) for pair in read)
+        if runtime.prepares_beside:
+            tasks = stack.enter_context(ahead(_prepared(runtime, tasks), most=1))
+        inferred = stack.enter_context(ahead(_inferred(runtime, tasks)))
+        yield (_finished(runtime, index, count, one) for index, one in enumerate(inferred))
 
 
 def restore_volume(
@@ -91,48 +212,104 @@ def restore_volume(
         failed, are interpolated and listed.
 
     Raises:
-        InputError: the volumes do not go together.
+        InputError: the volumes do not go together, or are too large for the runtime's limits.
     """
-    scale = runtime.scale
-    needs_reference = runtime.bundle.manifest.needs_reference
-    if needs_reference != (reference is not None):
-        wanted = "needs a reference" if needs_reference else "is single-contrast and takes no reference"
-        raise InputError(f"model {runtime.bundle.manifest.name} {wanted}")
+    scale, low = runtime.scale, target.values
+    check_roles(runtime, has_reference=reference is not None)
     if reference is not None and (target.grid is None) != (reference.grid is None):
         raise InputError("one of target and reference has a position in space and the other has not: give both or none")
-    low = target.values
-    grid = None
-    guide, coverage, resampled = (None if reference is None else reference.values), np.ones(len(low)), False
-    if target.grid is not None:
-        grid = target.grid.refined(scale)
-        low = to_fft_grid(low, scale)
-        if reference is not None:
-            moved = resample(reference, grid)
-            guide, coverage, resampled = moved.values, moved.coverage, moved.changed
-    if coverage.max() < LEAST_COVERAGE:
-        raise InputError(
-            f"the reference covers at most {coverage.max():.0%} of any target slice: "
-            "give two series of the same region and frame of reference"
-        )
-    shape = (len(low), scale * low.shape[1], scale * low.shape[2])
-    if guide is not None and guide.shape != shape:
-        raise InputError(f"reference has shape {guide.shape}; this target and a x{scale} model need {shape}")
-    restored = np.empty(shape, np.float32)
+    grid = None if target.grid is None else target.grid.refined(scale)
+    restored = np.empty((len(low), scale * low.shape[1], scale * low.shape[2]), np.float32)
+    guide = guide_on(grid, reference, restored.shape)
+    tiling = runtime.tiling_for(*low.shape[1:])
+
+    def pairs() -> Iterator[SlicePair]:
+        for index, piece in enumerate(low):
+            values = None if guide.values is None else guide.values[index]
+            yield SlicePair(piece if grid is None else to_fft_grid(piece, scale), values, float(guide.coverage[index]))
+
     fallbacks: list[Fallback] = []
-    for index, piece in enumerate(low):
-        reason = ""
-        if coverage[index] < LEAST_COVERAGE:
-            reason = f"the reference covers {coverage[index]:.0%} of this slice"
-        else:
+    notes: list[str] = []
+    seconds = 0.0
+    with restoring(runtime, pairs(), len(low)) as slices:
+        for one in slices:
+            restored[one.index] = one.values
+            if one.fallback is not None:
+                fallbacks.append(one.fallback)
+            notes.append(one.note(resampled=guide.resampled))
+            seconds += one.seconds
+            progress(one.index + 1, len(low))
+    return RestoredVolume(
+        volume=Volume(restored, grid),
+        fallbacks=tuple(fallbacks),
+        notes=tuple(notes),
+        reference_resampled=guide.resampled,
+        consistency=runtime.consistency_for(low),
+        tiling=str(tiling),
+        seconds=seconds,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Task(Generic[Pair]):
+    """A slice for the engine."""
+
+    pair: Pair
+    reference: Array | PreparedReference | None
+    reason: str
+    """Why the engine cannot have it; empty if it can."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Outcome(Generic[Pair]):
+    """What the engine made of a slice."""
+
+    pair: Pair
+    values: Array | None
+    reason: str
+    """Why there are no values; empty if there are."""
+
+    seconds: float
+
+
+def _gap(pair: SlicePair) -> str:
+    """Why a slice's reference cannot guide it; empty if it can."""
+    return "" if pair.coverage >= LEAST_COVERAGE else f"the reference covers {pair.coverage:.0%} of this slice"
+
+
+def _prepared(runtime: Runtime, tasks: Iterable[_Task[Pair]]) -> Iterator[_Task[Pair]]:
+    """Slices whose references are prepared already, while the engine still restores the one before."""
+    for task in tasks:
+        if task.reason or task.pair.reference is None or not runtime.tiling_for(*task.pair.target.shape).whole:
+            yield task
+            continue
+        try:
+            yield _Task(task.pair, runtime.prepare(task.pair.reference), "")
+        except BackendError as error:
+            yield _Task(task.pair, None, str(error))
+
+
+def _inferred(runtime: Runtime, tasks: Iterable[_Task[Pair]]) -> Iterator[_Outcome[Pair]]:
+    """What the network makes of each slice."""
+    for task in tasks:
+        started, values, reason = time.perf_counter(), None, task.reason
+        if not reason:
             try:
-                restored[index] = runtime(piece, None if guide is None else guide[index])
+                values = runtime.infer(task.pair.target, task.reference)
             except BackendError as error:
                 reason = str(error)
-        if reason:
-            restored[index] = bicubic(piece, scale)
-            fallbacks.append(Fallback(index, reason))
-            _log.warning(
-                "slice %d of %d: %s instead of the model: %s", index + 1, len(low), fallbacks[-1].method, reason
-            )
-        progress(index + 1, len(low))
-    return RestoredVolume(Volume(restored, grid), tuple(fallbacks), resampled, runtime.consistency_for(low))
+        yield _Outcome(task.pair, values, reason, time.perf_counter() - started)
+
+
+def _finished(runtime: Runtime, index: int, count: int, outcome: _Outcome[Pair]) -> RestoredSlice[Pair]:
+    """A slice with its measured k-space, or interpolated where there is none to finish."""
+    reason, target = outcome.reason, outcome.pair.target
+    if outcome.values is not None:
+        try:
+            values = runtime.finish(outcome.values, target)
+            return RestoredSlice(index, outcome.pair, values, None, outcome.seconds)
+        except BackendError as error:
+            reason = str(error)
+    fallback = Fallback(index, reason)
+    _log.warning("slice %d of %d: %s instead of the model: %s", index + 1, count, fallback.method, reason)
+    return RestoredSlice(index, outcome.pair, bicubic(target, runtime.scale), fallback, outcome.seconds)

@@ -27,6 +27,15 @@ class RuntimeInfo:
     """Backends that `auto` preferred but could not take, with the reason."""
 
     consistency: str
+    tiling: str
+    """What happens to a slice that does not fit at once: ``exact`` or ``approximate`` tiles, or why it is refused."""
+
+    max_memory: int | None
+    """Bytes that one slice may take; None: no limit."""
+
+    memory_known_by: str
+    """Where the bytes that a slice takes come from: ``engine``, ``estimate``, or empty if neither can tell."""
+
     golden_error: float | None
     """Relative rms difference from the golden vector at load; None for a bare .onnx file, which has none."""
 
@@ -47,6 +56,7 @@ class RuntimeInfo:
 class Stats:
     """Latency of restored slices since the runtime was made, without `prepare`.
 
+    In a series k-space consistency runs beside the next slice, and is not counted.
     Device arrays are not counted: their calls return before the work is done. For the same reason the time of
     `prepare` is that of the call alone on a TensorRT backend.
     """
@@ -87,6 +97,15 @@ class Stats:
         )
 
 
+def bytes_of(features: Any) -> int | None:
+    """Memory of features in a backend's own form; None where it does not tell."""
+    if isinstance(features, tuple):
+        sizes = [bytes_of(part) for part in features]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(sizes) else None
+    return getattr(features, "nbytes", None)
+
+
 @dataclass(frozen=True)
 class PreparedReference:
     """Features of a reference, made by `Runtime.prepare`, reusable for any number of targets."""
@@ -98,6 +117,11 @@ class PreparedReference:
     backend: str
     features: tuple[Any, ...]
     """One entry a slice, in the backend's own form."""
+
+    @property
+    def nbytes(self) -> int | None:
+        """Memory that the features hold, on the host or on a device; None where the backend does not tell."""
+        return bytes_of(self.features)
 
     def check_origin(self, model_sha256: str, backend: str) -> None:
         """Refuse features that another model or backend made.

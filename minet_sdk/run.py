@@ -2,25 +2,21 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pydicom import Dataset
-
-from minet_sdk.dicom.contrast import Contrast, contrast_of
-from minet_sdk.dicom.derive import Derivation, derive
+from minet_sdk.dicom.geometry import ordered_grid
 from minet_sdk.dicom.pair import find_pair, only_series, space_conflict
-from minet_sdk.dicom.read import DicomVolume, load
 from minet_sdk.dicom.scan import Scan, Series, scan
-from minet_sdk.dicom.write import refuse_occupied, write_series
+from minet_sdk.dicom.write import refuse_occupied
 from minet_sdk.errors import DicomError, InputError
 from minet_sdk.files import SUFFIXES, is_volume_file, read_volume, write_volume
-from minet_sdk.pipeline import Fallback, Progress, RestoredVolume, restore_volume
+from minet_sdk.pipeline import Fallback, Progress, restore_volume
 from minet_sdk.runtime import Runtime
-from minet_sdk.volume import Volume
+from minet_sdk.series import restore_series
+from minet_sdk.volume import Grid, Volume
 
 RESEARCH_USE = "Research use only, not a medical device."
 OpenRuntime = Callable[[str], Runtime]
@@ -40,6 +36,9 @@ class RunSummary:
     backend: str
     precision: str
     consistency: str
+    tiling: str
+    """How slices too large for the runtime were cut; empty if each was restored at once."""
+
     pairing: str
     """Why these two series; empty for files that were named."""
 
@@ -52,7 +51,8 @@ class RunSummary:
     """Restored values outside the range that the source's pixel format can hold."""
 
     seconds: dict[str, float]
-    """Read, restore, write."""
+    """`open`: scan, read headers and open the model; `restore`: from the first slice's file to the last one's;
+    `inference`: the engine's part of it; `total`."""
 
     latency_p50_ms: float | None
     intended_use: str = RESEARCH_USE
@@ -62,15 +62,25 @@ class RunSummary:
         return {**asdict(self), "output": str(self.output)}
 
 
-def bundled_model_for(target: Volume, reference: Volume | None) -> str:
+Place = Grid | tuple[int, int, int]
+"""Where a volume lies, or, of a plain array, its shape (slices, rows, columns)."""
+
+
+def bundled_model_for(target: Place, reference: Place | None) -> str:
     """Name of the bundled model whose scale is nearest to the ratio of the two pixel spacings or matrices."""
     if reference is None:
         return "minet-x2"
-    if target.grid is not None and reference.grid is not None:
-        ratio = target.grid.spacing[1] / reference.grid.spacing[1]
+    if isinstance(target, Grid) and isinstance(reference, Grid):
+        ratio = target.spacing[1] / reference.spacing[1]
     else:
-        ratio = reference.values.shape[1] / target.values.shape[1]
+        coarse, fine = (place.shape if isinstance(place, Grid) else place for place in (target, reference))
+        ratio = fine[1] / coarse[1]
     return "minet-x4" if math.log2(max(ratio, 1e-9)) > 1.5 else "minet-x2"
+
+
+def _place(volume: Volume) -> Place:
+    slices, rows, columns = volume.values.shape
+    return volume.grid or (slices, rows, columns)
 
 
 def run_files(
@@ -103,13 +113,24 @@ def run_files(
     started = time.perf_counter()
     low = read_volume(target)
     guide = None if reference is None else read_volume(reference)
-    read = time.perf_counter()
-    with open_runtime(bundled_model_for(low, guide)) as runtime:
+    with open_runtime(bundled_model_for(_place(low), None if guide is None else _place(guide))) as runtime:
+        opened = time.perf_counter()
         result = restore_volume(runtime, low, guide, progress)
-        restored = time.perf_counter()
         write_volume(result.volume, output, note=f"MINet x{runtime.scale}. {RESEARCH_USE}")
-        seconds = {"read": read - started, "restore": restored - read, "write": time.perf_counter() - restored}
-        return _summary(runtime, result, output, files=1, seconds=seconds)
+        return _summary(
+            runtime,
+            output,
+            files=1,
+            slices=len(result.volume.values),
+            consistency=result.consistency,
+            tiling=result.tiling,
+            pairing="",
+            skipped=(),
+            reference_resampled=result.reference_resampled,
+            fallbacks=result.fallbacks,
+            clipped_pixels=0,
+            seconds=_seconds(started, opened, result.seconds),
+        )
 
 
 def run_dicom(
@@ -135,6 +156,7 @@ def run_dicom(
         DicomError: a folder does not hold exactly one usable MR series.
         InputError: the series do not go together, or the output exists.
     """
+    started = time.perf_counter()
     found = scan(target)
     skipped = _skipped(found)
     low, guide = only_series(found, "target"), None
@@ -145,7 +167,9 @@ def run_dicom(
         conflict = space_conflict(low, guide)
         if conflict is not None:
             raise DicomError(f"{low.label} and {guide.label} cannot be paired: {conflict}")
-    return _restore_series(low, guide, output, open_runtime, overwrite, progress, pairing="", skipped=skipped)
+    return _restore_series(
+        low, guide, output, open_runtime, overwrite, progress, pairing="", skipped=skipped, started=started
+    )
 
 
 def run_study(
@@ -173,6 +197,7 @@ def run_study(
         DicomError: no pair, or more than one, is found.
         InputError: the series do not go together, or the output exists.
     """
+    started = time.perf_counter()
     found = scan(study)
     pair = find_pair(found, target, reference)
     return _restore_series(
@@ -184,6 +209,7 @@ def run_study(
         progress,
         pairing=pair.reason,
         skipped=_skipped(found),
+        started=started,
     )
 
 
@@ -201,93 +227,47 @@ def _restore_series(
     *,
     pairing: str,
     skipped: tuple[str, ...],
+    started: float,
 ) -> RunSummary:
     refuse_occupied(output, overwrite=overwrite)
-    started = time.perf_counter()
-    low = load(target)
-    guide = None if reference is None else load(reference)
-    read = time.perf_counter()
-    guide_volume = None if guide is None else guide.volume
-    with open_runtime(bundled_model_for(low.volume, guide_volume)) as runtime:
-        result = restore_volume(runtime, low.volume, guide_volume, progress)
-        restored = time.perf_counter()
-        info = runtime.info
-        derivation = Derivation(
-            scale=runtime.scale,
-            model_name=info.model,
-            model_sha256=info.model_sha256,
-            settings={"consistency": result.consistency, "precision": info.precision, "backend": info.backend},
-            target_contrast=_contrast(target),
-            reference_contrast="" if reference is None else _contrast(reference),
-        )
-        derived = [
-            derive(
-                source,
-                result.volume.values[index],
-                derivation=derivation,
-                references=_nearest(source, guide),
-                note=result.note(index),
-            )
-            for index, source in enumerate(low.datasets)
-        ]
-        paths = write_series([one.dataset for one in derived], output, overwrite=overwrite)
-        seconds = {"read": read - started, "restore": restored - read, "write": time.perf_counter() - restored}
+    low = ordered_grid(target)[0]
+    guide = None if reference is None else ordered_grid(reference)[0]
+    with open_runtime(bundled_model_for(low, guide)) as runtime:
+        opened = time.perf_counter()
+        result = restore_series(runtime, target, reference, output, overwrite=overwrite, progress=progress)
         return _summary(
             runtime,
-            result,
             output,
-            files=len(paths),
-            seconds=seconds,
+            files=len(result.files),
+            slices=low.shape[0],
+            consistency=result.consistency,
+            tiling=result.tiling,
             pairing=pairing,
             skipped=skipped,
-            clipped=sum(one.clipped for one in derived),
+            reference_resampled=result.reference_resampled,
+            fallbacks=result.fallbacks,
+            clipped_pixels=result.clipped,
+            seconds=_seconds(started, opened, result.seconds),
         )
 
 
-def _contrast(series: Series) -> str:
-    """Contrast for the description; empty if the header does not tell."""
-    contrast = contrast_of(series.header)
-    return "" if contrast == Contrast.UNKNOWN else str(contrast)
+def _seconds(started: float, opened: float, inference: float) -> dict[str, float]:
+    """For the summary, to the millisecond."""
+    now = time.perf_counter()
+    seconds = {"open": opened - started, "restore": now - opened, "inference": inference, "total": now - started}
+    return {stage: round(value, 3) for stage, value in seconds.items()}
 
 
-def _nearest(source: Dataset, guide: DicomVolume | None) -> Sequence[Dataset]:
-    """The reference image that lies closest to a target image, which the derived image names as its other source."""
-    if guide is None:
-        return ()
-    at = np.array(source.ImagePositionPatient, np.float64)
-    row, column = np.array(source.ImageOrientationPatient, np.float64).reshape(2, 3)
-    normal = np.cross(row, column)
-    distances = [abs(normal @ (np.array(d.ImagePositionPatient, np.float64) - at)) for d in guide.datasets]
-    return (guide.datasets[int(np.argmin(distances))],)
-
-
-def _summary(
-    runtime: Runtime,
-    result: RestoredVolume,
-    output: Path,
-    *,
-    files: int,
-    seconds: dict[str, float],
-    pairing: str = "",
-    skipped: tuple[str, ...] = (),
-    clipped: int = 0,
-) -> RunSummary:
+def _summary(runtime: Runtime, output: Path, **done: Any) -> RunSummary:
+    """What was done, and by which model."""
     info = runtime.info
     return RunSummary(
         output=output,
-        files=files,
-        slices=len(result.volume.values),
         scale=runtime.scale,
         model=info.model,
         model_sha256=info.model_sha256,
         backend=info.backend,
         precision=info.precision,
-        consistency=result.consistency,
-        pairing=pairing,
-        skipped=skipped,
-        reference_resampled=result.reference_resampled,
-        fallbacks=result.fallbacks,
-        clipped_pixels=clipped,
-        seconds={stage: round(value, 3) for stage, value in seconds.items()},
         latency_p50_ms=runtime.stats().p50_ms,
+        **done,
     )

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
@@ -18,10 +19,13 @@ from minet_sdk import __version__
 from minet_sdk.backends import AUTO, Need, choose, make_runner
 from minet_sdk.backends.base import DeviceRunner, RunnerOptions
 from minet_sdk.bundle import Bundle, locate, open_bundle
+from minet_sdk.capacity import Capacity, TilingOption
 from minet_sdk.errors import BackendError, InputError
 from minet_sdk.kspace import Consistency, enforce_consistency
-from minet_sdk.reports import PreparedReference, RuntimeInfo, Stats
+from minet_sdk.reports import PreparedReference, RuntimeInfo, Stats, bytes_of
 from minet_sdk.shapes import LARGEST_OUTPUT, ShapeRules
+from minet_sdk.slices import Inferred, SlicePath, as_slices
+from minet_sdk.tiling import Tiling
 
 if TYPE_CHECKING:
     from minet_sdk.cuda.arrays import CudaArray, DeviceArray, DlpackArray
@@ -48,7 +52,13 @@ class Runtime:
         threads: CPU threads of the engine; None leaves it to the engine.
         consistency: what to do with the measured centre of k-space: ``off``, ``soft``, ``hard`` (see
             `minet_sdk.kspace.enforce_consistency`), or ``auto``: hard for complex targets, soft for magnitude.
-        largest_output: refuse restored slices of more pixels than this.
+        largest_output: restore slices of more pixels than this in tiles, or refuse them, see ``tiling``.
+        max_memory: bytes that preparing and restoring one slice may take, weights included; None for no limit. Larger
+            slices are treated like those above ``largest_output``. The native engine knows what it takes and keeps to
+            it; for others it is estimated before they run, see `minet_sdk.memory.estimated`.
+        tiling: ``exact`` tiles what is too large where no part of the network takes in the whole image, and refuses it
+            where one does; ``approximate`` tiles there too, every tile with a whole image of its own, and says so in
+            `info`, in the log and in what is made of the result.
         device: ordinal of the GPU, for backends that use one.
         device_layer: library for GPU memory and streams of the TensorRT backends: ``cuda-core``, or ``pycuda`` for
             applications that live on it (the context that is current now, their streams and arrays; no CUDA graphs).
@@ -57,7 +67,7 @@ class Runtime:
     Raises:
         BundleError: the model is missing, corrupt or was changed.
         BackendError: the engine is missing, or fails the golden-vector check.
-        InputError: an option is none of its choices.
+        InputError: an option is none of its choices, or nothing says how much memory a slice takes.
     """
 
     def __init__(
@@ -68,6 +78,8 @@ class Runtime:
         threads: int | None = None,
         consistency: ConsistencyOption = "auto",
         largest_output: int = LARGEST_OUTPUT,
+        max_memory: int | None = None,
+        tiling: TilingOption = "exact",
         device: int = 0,
         device_layer: "LayerName" = "cuda-core",
         cuda_graphs: bool = True,
@@ -80,7 +92,7 @@ class Runtime:
             raise InputError(f"device is {device}; give the ordinal of a GPU, 0 or more")
         if device_layer not in ("cuda-core", "pycuda"):
             raise InputError(f"device_layer is {device_layer!r}; choose one of cuda-core, pycuda")
-        options = RunnerOptions(threads, device, device_layer, cuda_graphs)
+        options = RunnerOptions(threads, device, device_layer, cuda_graphs, memory_limit=max_memory)
         source, need = _source(model)
         self._choice = choose(backend, need, options)
         for name, reason in self._choice.passed_over.items():
@@ -94,8 +106,10 @@ class Runtime:
         self._restored = self._prepared = 0
         self._bundle = self._runner.activate(source)
         manifest = self._bundle.manifest
-        self._rules = ShapeRules(manifest.name, manifest.scale, manifest.needs_reference, largest_output)
+        self._rules = ShapeRules(manifest.name, manifest.scale, manifest.needs_reference)
         try:
+            self._capacity = Capacity(self._bundle, self._runner, largest_output, max_memory, tiling)
+            self._path = SlicePath(self._runner, self._bundle, self._capacity)
             started = time.perf_counter()
             self._golden_error = self._check_golden()
             self._warm_up_seconds = time.perf_counter() - started
@@ -128,6 +142,9 @@ class Runtime:
             device=spec.device,
             passed_over=self._choice.passed_over,
             consistency=self._consistency,
+            tiling=self._capacity.tiling,
+            max_memory=self._capacity.max_memory,
+            memory_known_by=self._capacity.known_by,
             golden_error=self._golden_error,
             warm_up_seconds=self._warm_up_seconds,
             peak_memory_mib=_peak_memory_mib(),
@@ -159,20 +176,26 @@ class Runtime:
             stream: for device arrays, the caller's stream; None for a stream of the runtime's own.
 
         Returns:
-            To be passed to a call in place of the reference. It holds the features of every slice in memory (about
-            50 MiB a slice of 320 x 320 for the bundled models): prepare a long series slice by slice.
+            To be passed to a call in place of the reference. It holds the features of every slice in memory, see its
+            ``nbytes`` (the native engine keeps 75 MiB a slice of 320 x 320 for the bundled models, others about 50):
+            prepare a long series slice by slice.
 
         Raises:
-            InputError: wrong shape, dtype or values, or a single-contrast model.
+            InputError: wrong shape, dtype or values, a single-contrast model, or more than ``max_memory``.
         """
         if _is_on_device(reference):
             return self._on_device().prepare(reference, stream)
         _refuse_stream(stream)
         self._rules.check_takes_reference()
-        slices = _as_slices(reference, "reference", complex_allowed=False)
+        slices = as_slices(reference, "reference", complex_allowed=False)
         self._rules.check_alone(slices.shape)
-        features = tuple(self._encode(piece) for piece in slices)
-        return PreparedReference(np.shape(reference), self._bundle.sha256, self._choice.spec.name, features)
+        features: list[Any] = []
+        for piece in slices:
+            started = time.perf_counter()
+            features.append(self._path.encode(piece))
+            self._count(None, time.perf_counter() - started)
+            self._capacity.check_prepared(bytes_of(tuple(features)))
+        return PreparedReference(np.shape(reference), self._bundle.sha256, self._choice.spec.name, tuple(features))
 
     @overload
     def __call__(  # pyright: ignore[reportOverlappingOverload] # NumPy arrays speak DLPack too; the first one wins
@@ -213,18 +236,69 @@ class Runtime:
         if _is_on_device(target) or _is_on_device(reference):
             return self._on_device().restore(target, reference, stream)
         _refuse_stream(stream)
-        slices = _as_slices(target, "target", complex_allowed=True)
+        slices = as_slices(target, "target", complex_allowed=True)
         expected = self._rules.restored(np.shape(target))
         references = self._references(reference, expected)
         restored = np.empty((len(slices), *expected[-2:]), np.float32)
         for index, piece in enumerate(slices):
-            features = None
-            if isinstance(references, PreparedReference):
-                features = references.features[index]
-            elif references is not None:
-                features = self._encode(references[index])
-            restored[index] = self._restore(piece, features)
+            started = time.perf_counter()
+            inferred = self._infer(piece, references, index)
+            restored[index] = self.finish(inferred.values, piece)
+            self._count(time.perf_counter() - started - inferred.preparing, inferred.preparing)
         return restored.reshape(expected)
+
+    def infer(self, target: AnyArray, reference: AnyArray | PreparedReference | None = None) -> Array:
+        """What the network makes of one slice: a call without its end, which `finish` is.
+
+        A series runs the two beside each other. In `stats` such slices count without what `finish` takes.
+
+        Args:
+            target: (H, W), as in a call, in host memory.
+            reference: likewise.
+
+        Raises:
+            InputError: see `__call__`.
+            BackendError: the engine failed, or the runtime is closed.
+        """
+        slices = as_slices(target, "target", complex_allowed=True)
+        expected = self._rules.restored(np.shape(target))
+        if len(expected) != 2:
+            raise InputError(f"target has shape {np.shape(target)}; infer takes one slice (H, W)")
+        references = self._references(reference, expected)
+        started = time.perf_counter()
+        inferred = self._infer(slices[0], references, 0)
+        self._count(time.perf_counter() - started - inferred.preparing, inferred.preparing)
+        return inferred.values
+
+    def finish(self, restored: Array, target: AnyArray) -> Array:
+        """Check one slice that `infer` gave, and put the measured k-space of its target back.
+
+        Args:
+            restored: float32 (scale * H, scale * W).
+            target: (H, W), that it was inferred from.
+
+        Raises:
+            BackendError: values are not finite.
+        """
+        if not np.isfinite(restored).all():
+            raise BackendError(
+                f"{self._choice.spec.name} gave values that are not finite for a finite input: do not use this engine"
+            )
+        target = target.astype(np.complex64 if np.iscomplexobj(target) else np.float32, copy=False)
+        return enforce_consistency(restored, target, self.scale, self.consistency_for(target))
+
+    def tiling_for(self, height: int, width: int) -> Tiling:
+        """How low-resolution slices of these rows and columns are cut.
+
+        Raises:
+            InputError: they do not fit at once, and cannot be cut.
+        """
+        return self._capacity.tiling_for(height, width)
+
+    @property
+    def prepares_beside(self) -> bool:
+        """Whether it pays to prepare the next slice's reference while a target is restored."""
+        return self._rules.needs_reference and self._runner.prepares_beside
 
     def close(self) -> None:
         """Free the engine; calls after it raise `BackendError`."""
@@ -248,7 +322,7 @@ class Runtime:
         prepared = isinstance(reference, PreparedReference)
         self._rules.check_reference(tuple(reference.shape if prepared else np.shape(reference)), expected)
         if not prepared:
-            return _as_slices(reference, "reference", complex_allowed=False)
+            return as_slices(reference, "reference", complex_allowed=False)
         reference.check_origin(self._bundle.sha256, self._choice.spec.name)
         return reference
 
@@ -267,37 +341,27 @@ class Runtime:
             if self._device_path is None:
                 from minet_sdk.cuda.slices import DevicePath
 
+                rules = replace(self._rules, largest_output=self._capacity.largest_output)
                 self._device_path = DevicePath(
-                    self._runner, self._bundle, self._rules, self._consistency, self._choice.spec.name
+                    self._runner, self._bundle, rules, self._consistency, self._choice.spec.name
                 )
             return self._device_path
 
-    def _encode(self, reference: AnyArray) -> Any:
-        started = time.perf_counter()
-        normal = self._bundle.manifest.normalisation.apply(reference)
-        features = self._runner.encode(normal[None, None])
-        with self._lock:
-            self._prepare_times.append(time.perf_counter() - started)
-            self._prepared += 1
-        return features
+    def _infer(self, target: AnyArray, references: AnyArray | PreparedReference | None, index: int) -> Inferred:
+        """One slice with the reference of this index."""
+        if isinstance(references, PreparedReference):
+            return self._path.infer(target, features=references.features[index])
+        return self._path.infer(target, None if references is None else references[index])
 
-    def _restore(self, target: AnyArray, features: Any) -> Array:
-        """One slice: normalise, run, undo, put the measured k-space back."""
-        started = time.perf_counter()
-        magnitude = np.abs(target) if np.iscomplexobj(target) else target
-        normalisation = self._bundle.manifest.normalisation
-        statistics = normalisation.statistics(magnitude)
-        normal = normalisation.apply(magnitude, statistics)
-        restored = normalisation.undo(self._runner.restore(normal[None, None], features)[0, 0], statistics)
-        if not np.isfinite(restored).all():
-            raise BackendError(
-                f"{self._choice.spec.name} gave values that are not finite for a finite input: do not use this engine"
-            )
-        restored = enforce_consistency(restored, target, self.scale, self.consistency_for(target))
+    def _count(self, restoring: float | None, preparing: float) -> None:
+        """Note the seconds that a slice took; None and 0 for what was not done."""
         with self._lock:
-            self._restore_times.append(time.perf_counter() - started)
-            self._restored += 1
-        return restored
+            if restoring is not None:
+                self._restore_times.append(restoring)
+                self._restored += 1
+            if preparing:
+                self._prepare_times.append(preparing)
+                self._prepared += 1
 
     def _check_golden(self) -> float | None:
         """Run the golden vector, which also warms the engine up; refuse an engine that is off."""
@@ -345,19 +409,3 @@ def _peak_memory_mib() -> float | None:
         return None
     per_mib = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mib
-
-
-def _as_slices(image: AnyArray, role: str, *, complex_allowed: bool) -> AnyArray:
-    """An image as float32 or complex64 (slices, H, W), checked for dimensions, dtype and values."""
-    array = np.asarray(image)
-    allowed = "fiu" + ("c" if complex_allowed else "")
-    if array.dtype.kind not in allowed:
-        kinds = "real or complex" if complex_allowed else "real"
-        raise InputError(f"{role} has dtype {array.dtype}; expected {kinds} numbers")
-    if array.ndim not in (2, 3) or 0 in array.shape:
-        raise InputError(f"{role} has shape {array.shape}; expected (H, W) or (slices, H, W)")
-    if array.dtype.kind in "fc" and not np.isfinite(array).all():
-        count = int(np.count_nonzero(~np.isfinite(array)))
-        raise InputError(f"{role} has {count} values that are NaN or infinite; replace them before restoring")
-    array = array.astype(np.complex64 if array.dtype.kind == "c" else np.float32, copy=False)
-    return array if array.ndim == 3 else array[None]

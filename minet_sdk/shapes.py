@@ -8,7 +8,7 @@ LEAST_SIZE = 16
 """Rows and columns that a low-resolution target must have."""
 
 LARGEST_OUTPUT = 2048 * 2048
-"""Pixels of a restored slice above which a call is refused unless the runtime was made with another limit."""
+"""Pixels of a slice that are restored at once, unless the runtime was made with another limit."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class ShapeRules:
 
     scale: int
     needs_reference: bool
-    largest_output: int = LARGEST_OUTPUT
+    largest_output: int | None = None
+    """Pixels of a restored slice above which it is refused; None where larger ones are tiled."""
 
     def restored(self, target: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the restored image of a target.
@@ -79,7 +80,7 @@ class ShapeRules:
         self._check_output(size)
 
     def _check_output(self, size: tuple[int, ...]) -> None:
-        if size[-2] * size[-1] > self.largest_output:
+        if self.largest_output is not None and size[-2] * size[-1] > self.largest_output:
             raise InputError(
                 f"the restored slice would be {_by(size)}, over the limit of {self.largest_output} pixels; "
                 "restore a part of it, or raise largest_output"

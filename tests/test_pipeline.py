@@ -53,7 +53,7 @@ def test_restored_volume_lies_where_the_truth_lies(runtime: Runtime, study: tupl
     assert result.volume.grid.matches(truth.grid)
     assert not result.fallbacks
     assert not result.reference_resampled
-    assert result.note(0) == ""
+    assert result.notes[0] == ""
     assert psnr(truth.values, result.volume.values) > psnr(truth.values, bicubic(to_fft_grid(target.values, 2), 2)) + 1
 
 
@@ -87,7 +87,7 @@ def test_reference_on_another_grid_is_resampled_and_said(runtime: Runtime, study
     moved = Grid(reference.grid.shape, reference.grid.origin + 0.4, reference.grid.steps)
     result = restore_volume(runtime, coarse(truth, 2), Volume(reference.values, moved))
     assert result.reference_resampled
-    assert "resampled" in result.note(0)
+    assert "resampled" in result.notes[0]
 
 
 def test_slices_without_reference_are_interpolated_and_said(
@@ -102,7 +102,7 @@ def test_slices_without_reference_are_interpolated_and_said(
     result = restore_volume(runtime, target, first)
     assert [f.slice for f in result.fallbacks] == [2]
     assert "covers 0%" in result.fallbacks[0].reason
-    assert result.note(2).startswith("bicubic interpolation instead of the model")
+    assert result.notes[2].startswith("bicubic interpolation instead of the model")
     np.testing.assert_array_equal(result.volume.values[2], bicubic(to_fft_grid(target.values, 2), 2)[2])
     assert "slice 3 of 3: bicubic interpolation instead of the model" in caplog.text
 
@@ -112,15 +112,15 @@ def test_an_engine_that_fails_loses_no_slice(
 ) -> None:
     reference, truth = study
     with Runtime(small_bundle, threads=1) as runtime:
-        restore: Callable[..., Array] = Runtime.__call__
+        infer: Callable[..., Array] = Runtime.infer
         calls = iter((False, True, False))
 
         def failing(self: Runtime, *inputs: Array) -> Array:
             if next(calls):
                 raise BackendError("out of memory")
-            return restore(self, *inputs)
+            return infer(self, *inputs)
 
-        monkeypatch.setattr(Runtime, "__call__", failing)
+        monkeypatch.setattr(Runtime, "infer", failing)
         result = restore_volume(runtime, coarse(truth, 2), reference)
     assert [(f.slice, f.reason) for f in result.fallbacks] == [(1, "out of memory")]
     assert np.isfinite(result.volume.values).all()

@@ -17,7 +17,7 @@ from minet_sdk.files import read_volume, write_volume
 from minet_sdk.kspace import degrade
 from minet_sdk.measures import psnr
 from minet_sdk.run import bundled_model_for, run_dicom, run_files, run_study
-from minet_sdk.volume import Volume
+from minet_sdk.volume import Grid
 
 
 def open_runtime(name: str) -> Runtime:
@@ -127,9 +127,11 @@ def test_series_of_different_frames_are_refused(demo: Path, tmp_path: Path) -> N
 
 
 def test_the_bundled_model_follows_the_inputs() -> None:
-    def plain(size: int) -> Volume:
-        return Volume(np.zeros((1, size, size), np.float32))
+    def plain(size: int) -> tuple[int, int, int]:
+        return 1, size, size
 
     assert bundled_model_for(plain(32), plain(64)) == "minet-x2"
     assert bundled_model_for(plain(32), plain(128)) == "minet-x4"
     assert bundled_model_for(plain(32), None) == "minet-x2"
+    coarse = Grid(plain(32), np.zeros(3), np.diag([4.0, 4.0, 4.0]))
+    assert bundled_model_for(coarse, coarse.refined(4)) == "minet-x4"

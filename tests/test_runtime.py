@@ -32,7 +32,7 @@ def phantom(slices: int, height: int, width: int, seed: int = 0) -> Array:
     return image.astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=["native", "onnxruntime"])
+@pytest.fixture(scope="module", params=["native", "openvino", "onnxruntime"])
 def runtime(small_bundle: Path, request: pytest.FixtureRequest) -> Runtime:
     return Runtime(small_bundle, backend=request.param, threads=1)
 
@@ -69,6 +69,18 @@ def test_one_slice_is_one_of_a_stack(runtime: Runtime, pair: tuple[Array, Array]
     stack = runtime(target, reference)
     assert stack.shape == (3, 48, 40)
     assert np.array_equal(runtime(target[1], reference[1]), stack[1])
+
+
+def test_a_call_is_infer_and_finish(runtime: Runtime, pair: tuple[Array, Array]) -> None:
+    target, reference = pair
+    inferred = runtime.infer(target[0], reference[0])
+    assert np.array_equal(runtime.finish(inferred, target[0]), runtime(target[0], reference[0]))
+    assert np.array_equal(runtime.infer(target[0], runtime.prepare(reference[0])), inferred)
+    with pytest.raises(InputError, match="infer takes one slice"):
+        runtime.infer(target, reference)
+    inferred[3, 4] = np.nan
+    with pytest.raises(BackendError, match="not finite"):
+        runtime.finish(inferred, target[0])
 
 
 def test_prepared_reference_gives_the_same_bits(runtime: Runtime, pair: tuple[Array, Array]) -> None:

@@ -1,6 +1,7 @@
 """Make the bundled models from finished training runs, with their model cards.
 
     python tools/make_bundled_models.py RUN_X2 RUN_X4 --single RUN_X2_SINGLE RUN_X4_SINGLE
+    python tools/make_bundled_models.py --again     # the same weights through today's export
 
 Weights are rounded to float16 first, so that checkpoint and graphs hold the same numbers.
 """
@@ -16,6 +17,7 @@ from minet_sdk.export.bundle import export_bundle
 from minet_sdk.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 BEST = "best.safetensors"
+CARD_NAME = "MODEL_CARD.md"
 SINGLE_CHECKPOINTS = Path(__file__).resolve().parent.parent / "benchmarks" / "checkpoints"
 
 CARD = """# {name}
@@ -65,7 +67,7 @@ def parameters(checkpoint: Checkpoint) -> int:
 def card(name: str, checkpoint: Checkpoint) -> str:
     """Text of MODEL_CARD.md."""
     record: dict[str, Any] = checkpoint.record
-    config = checkpoint.model.config
+    config = checkpoint.minet.config
     curve = "\n".join(
         f"| {p['step']} | {p['seconds']:.0f} | {p['psnr']:.2f} | {p['ssim']:.4f} | {p['gain_db']:+.2f} |"
         for p in record["curve"]
@@ -96,13 +98,29 @@ def store(run: Path, path: Path, note: str) -> Checkpoint:
     return load_checkpoint(path)
 
 
+def export_again() -> None:
+    """Export the bundled models anew from the checkpoints that they hold; cards and weights stay."""
+    for kept in sorted(models_folder().glob("*/checkpoint.safetensors")):
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = shutil.copy(kept, folder)
+            card_text = (kept.parent / CARD_NAME).read_bytes()
+            bundle = export_bundle(Path(checkpoint), kept.parent, name=kept.parent.name, overwrite=True)
+            shutil.copy(checkpoint, bundle.location / kept.name)
+            (bundle.location / CARD_NAME).write_bytes(card_text)
+        print(f"{kept.parent.name}: {bundle.sha256}")
+
+
 def main() -> None:
     """Make every model that was named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs with a reference")
+    parser.add_argument("runs", nargs="*", type=Path, help="folders of runs with a reference")
     parser.add_argument("--single", nargs="*", type=Path, default=[], help="folders of runs without one")
     parser.add_argument("--note", default="", help="what the record of the runs does not tell")
+    parser.add_argument("--again", action="store_true", help="only export the bundled models anew")
     arguments = parser.parse_args()
+    if arguments.again:
+        export_again()
+        return
     for run in arguments.runs:
         with tempfile.TemporaryDirectory() as folder:
             stored = Path(folder) / "checkpoint.safetensors"
@@ -110,7 +128,7 @@ def main() -> None:
             name = f"minet-x{checkpoint.model.config.scale}"
             bundle = export_bundle(stored, models_folder() / name, name=name, overwrite=True)
             shutil.copy(stored, bundle.location / stored.name)
-        (bundle.location / "MODEL_CARD.md").write_text(card(name, checkpoint), encoding="utf-8")
+        (bundle.location / CARD_NAME).write_text(card(name, checkpoint), encoding="utf-8")
         print(f"{name}: {bundle.sha256}")
     for run in arguments.single:
         checkpoint = load_checkpoint(run / BEST)

@@ -34,6 +34,10 @@ class RunnerOptions:
     cuda_graphs: bool = True
     """Capture the engine's work as CUDA graphs and replay it, where engine and device layer can."""
 
+    memory_limit: int | None = None
+    """Bytes that the engine may hold for one call, prepared features included; None sets no limit. The native engine
+    refuses what would need more; for engines that cannot, the runtime estimates before it runs."""
+
 
 class Runner(ABC):
     """One bundle in one engine. Public methods check the state, `_impl` ones work; safe for many threads once active.
@@ -82,6 +86,18 @@ class Runner(ABC):
         """Restore a target with features from `encode`, or with None in a single-contrast model."""
         self._check()
         return self._restore_impl(target, features)
+
+    def memory(self, height: int, width: int) -> int | None:
+        """Bytes that preparing and restoring a low-resolution target of this size takes; None: the engine cannot tell.
+
+        Weights, features and workspace, as `RunnerOptions.memory_limit` counts them.
+        """
+        return None
+
+    @property
+    def prepares_beside(self) -> bool:
+        """Whether references are best prepared while a target is restored: where both only wait for a device."""
+        return False
 
     @property
     @abstractmethod
@@ -149,6 +165,11 @@ class Features:
     ready: Any
     """Event after which they can be read."""
 
+    @property
+    def nbytes(self) -> int:
+        """Size in device memory."""
+        return self.buffer.size
+
 
 class DeviceRunner(Runner):
     """A runner whose inputs, outputs and features can stay in device memory; everything is ordered by streams."""
@@ -162,6 +183,11 @@ class DeviceRunner(Runner):
         self._check()
         self.layer.enter()
         return self.layer
+
+    @property
+    def prepares_beside(self) -> bool:
+        """A GPU does: features have a stream of their own."""
+        return True
 
     @property
     @abstractmethod

@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
+from minet_sdk.capacity import TilingOption
 from minet_sdk.cli.console import print_json, progress_bar, remark
 from minet_sdk.cli.options import Backend, Consistency, JsonOutput, Threads
 from minet_sdk.errors import InputError
 from minet_sdk.files import SUFFIXES, is_volume_file
+from minet_sdk.memory import parsed_bytes
 from minet_sdk.run import RESEARCH_USE, RunSummary, run_dicom, run_files, run_study
 from minet_sdk.runtime import Runtime
 
@@ -31,6 +33,13 @@ def run(
     backend: Backend = AUTO,
     threads: Threads = None,
     consistency: Consistency = "auto",
+    max_memory: Annotated[
+        str | None, typer.Option(help="What one slice may take, such as 2GiB; larger ones are tiled or refused.")
+    ] = None,
+    tiling: Annotated[
+        TilingOption,
+        typer.Option(help="Large slices: exact tiles or none, or approximate ones where the network is global."),
+    ] = "exact",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
     json: JsonOutput = False,
 ) -> None:
@@ -38,10 +47,13 @@ def run(
 
     Prints the output path. Research use only, not a medical device.
     """
+    limit = None if max_memory is None else parsed_bytes(max_memory)
 
     def open_runtime(fitting: str) -> Runtime:
         chosen = fitting if model == AUTO else model
-        return Runtime(chosen, backend=backend, threads=threads, consistency=consistency)
+        return Runtime(
+            chosen, backend=backend, threads=threads, consistency=consistency, max_memory=limit, tiling=tiling
+        )
 
     with progress_bar("restoring") as progress:
         if study is not None:
@@ -81,6 +93,9 @@ def _report(summary: RunSummary, json: bool) -> None:
         remark(f"skipped: {skipped}")
     if summary.reference_resampled:
         remark("the reference was resampled onto the target's grid")
+    if summary.tiling:
+        approximate = " (not what the whole image gives)" if summary.tiling.startswith("approximate") else ""
+        remark(f"slices were too large to be restored at once: {summary.tiling}{approximate}")
     for fallback in summary.fallbacks:
         remark(f"slice {fallback.slice + 1}: {fallback.method} instead of the model: {fallback.reason}")
     if summary.clipped_pixels:
@@ -88,7 +103,7 @@ def _report(summary: RunSummary, json: bool) -> None:
     remark(
         f"{summary.slices} slices x{summary.scale} with {summary.model} on {summary.backend} ({summary.precision}), "
         f"consistency {summary.consistency}, {len(summary.fallbacks)} fallbacks, "
-        f"{sum(summary.seconds.values()):.1f} s. {RESEARCH_USE}"
+        f"{summary.seconds['total']:.1f} s. {RESEARCH_USE}"
     )
     if json:
         print_json(summary.to_dict())

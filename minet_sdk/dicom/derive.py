@@ -4,7 +4,7 @@ Attributes follow DICOM PS3.3: General Image C.7.6.1, Image Plane C.7.6.2, Commo
 """
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -170,7 +170,8 @@ def _kept(source: Dataset) -> Dataset:
         if element.tag.group in _CURVES or element.tag.group in _OVERLAYS or element.keyword in _DROPPED:
             continue
         if not element.tag.is_private:
-            kept.add(deepcopy(element))
+            # Copying deeply takes most of the time, and single values never change in place.
+            kept.add(deepcopy(element) if element.VR == "SQ" or element.VM > 1 else copy(element))
     kept.remove_private_tags()
     return kept
 

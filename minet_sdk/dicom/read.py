@@ -1,9 +1,11 @@
 """One series as a volume: pixels in slice order, on a grid, with the headers that the derived series is made from."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from minet_sdk.dicom.geometry import ordered_grid
@@ -13,7 +15,7 @@ from minet_sdk.dicom.scan import Scan, Series, scan
 from minet_sdk.errors import DicomError
 from minet_sdk.volume import Volume
 
-__all__ = ["DicomVolume", "Scan", "Series", "load", "scan"]
+__all__ = ["DicomSlice", "DicomVolume", "Scan", "Series", "load", "read_slices", "scan"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +31,17 @@ class DicomVolume:
     series: Series
 
 
+@dataclass(frozen=True, eq=False)
+class DicomSlice:
+    """One image of a series."""
+
+    values: npt.NDArray[np.float32]
+    """(rows, columns), rescaled, MONOCHROME2 sense."""
+
+    dataset: Dataset
+    """Its full header, without pixel data."""
+
+
 def load(series: Series) -> DicomVolume:
     """Read and check the images of a series.
 
@@ -39,8 +52,24 @@ def load(series: Series) -> DicomVolume:
     grid, order = ordered_grid(series)
     values = np.empty(grid.shape, dtype=np.float32)
     datasets: list[Dataset] = []
+    for position, one in enumerate(read_slices(series, order)):
+        values[position] = one.values
+        datasets.append(one.dataset)
+    return DicomVolume(Volume(values, grid), datasets, series)
+
+
+def read_slices(series: Series, order: Sequence[int]) -> Iterator[DicomSlice]:
+    """Read and check the images of a series one after the other.
+
+    Args:
+        series: a stack of slices.
+        order: which of its files holds each slice, as `ordered_grid` gives it.
+
+    Raises:
+        DicomError: see `load`; when the iteration comes to the file.
+    """
     images: dict[str, Path] = {}
-    for position, index in enumerate(order):
+    for index in order:
         path = series.paths[index]
         try:
             dataset = read_dataset(path)
@@ -53,7 +82,6 @@ def load(series: Series) -> DicomVolume:
             raise DicomError(f"{path}: same SOPInstanceUID as {images[dataset.SOPInstanceUID].name}; remove the copy")
         images[dataset.SOPInstanceUID] = path
         with quietly():
-            values[position] = decode(dataset, str(path))
+            values = decode(dataset, str(path))
         del dataset.PixelData
-        datasets.append(dataset)
-    return DicomVolume(Volume(values, grid), datasets, series)
+        yield DicomSlice(values, dataset)

@@ -1,0 +1,127 @@
+"""The way of images in host memory through an engine: normalise, cut where they are too large, run, undo."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from minet_sdk.backends.base import Runner
+from minet_sdk.bundle import Bundle
+from minet_sdk.capacity import Capacity
+from minet_sdk.errors import InputError
+from minet_sdk.reports import bytes_of
+
+Array = npt.NDArray[np.float32]
+AnyArray = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Inferred:
+    """What the network made of one slice."""
+
+    values: Array
+    """(scale * H, scale * W), in the target's intensity."""
+
+    preparing: float
+    """Seconds that the reference took."""
+
+
+@dataclass(frozen=True, eq=False)
+class TiledFeatures:
+    """Features of a reference that was cut."""
+
+    parts: tuple[Any, ...]
+    """Of each tile, in the order of `Tiling.tiles`."""
+
+    @property
+    def nbytes(self) -> int | None:
+        """Memory that they hold, None where the engine does not tell."""
+        return bytes_of(self.parts)
+
+
+class SlicePath:
+    """Prepares and restores single slices. For any number of threads."""
+
+    def __init__(self, runner: Runner, bundle: Bundle, capacity: Capacity) -> None:
+        self._runner = runner
+        self._capacity = capacity
+        self._normalisation = bundle.manifest.normalisation
+        self._scale = bundle.manifest.scale
+
+    def encode(self, reference: AnyArray) -> Any:
+        """Features of a reference (scale * H, scale * W): the engine's own, or `TiledFeatures`.
+
+        Raises:
+            InputError: it does not fit at once, and cannot be cut.
+            BackendError: the engine failed.
+        """
+        height, width = (side // self._scale for side in reference.shape)
+        tiling = self._capacity.tiling_for(height, width)
+        normal = self._normalisation.apply(reference)
+        parts = tuple(self._runner.encode(_batch(tile.cut(normal, self._scale))) for tile in tiling.tiles)
+        return parts[0] if tiling.whole else TiledFeatures(parts)
+
+    def infer(self, target: AnyArray, reference: AnyArray | None = None, features: Any = None) -> Inferred:
+        """What the network makes of a slice.
+
+        Args:
+            target: (H, W), float32 or complex64.
+            reference: (scale * H, scale * W); every tile prepares its own part, so that the features of one tile are
+                held and no more.
+            features: what `encode` gave, instead.
+
+        Raises:
+            InputError: it does not fit at once, and cannot be cut.
+            BackendError: the engine failed.
+        """
+        height, width = target.shape
+        tiling, preparing = self._capacity.tiling_for(height, width), 0.0
+        magnitude = np.abs(target) if np.iscomplexobj(target) else target
+        statistics = self._normalisation.statistics(magnitude)
+        normal, guide, prepared = self._normalisation.apply(magnitude, statistics), None, features
+        if reference is not None:
+            started = time.perf_counter()
+            guide = self._normalisation.apply(reference)
+            preparing += time.perf_counter() - started
+        result = np.empty([0 if tiling.whole else self._scale * side for side in target.shape], np.float32)
+        for index, tile in enumerate(tiling.tiles):
+            if isinstance(features, TiledFeatures):
+                prepared = features.parts[index]
+            elif guide is not None:
+                started = time.perf_counter()
+                prepared = None  # those of the last tile go before there are new ones
+                prepared = self._runner.encode(_batch(tile.cut(guide, self._scale)))
+                preparing += time.perf_counter() - started
+            restored = self._runner.restore(_batch(tile.cut(normal)), prepared)[0, 0]
+            if tiling.whole:
+                result = restored
+            else:
+                tile.paste(restored, result, self._scale)
+        return Inferred(self._normalisation.undo(result, statistics), preparing)
+
+
+def as_slices(image: AnyArray, role: str, *, complex_allowed: bool) -> AnyArray:
+    """An image as float32 or complex64 (slices, H, W), checked for dimensions, dtype and values.
+
+    Raises:
+        InputError: it is no image; ``role`` names it.
+    """
+    array = np.asarray(image)
+    allowed = "fiu" + ("c" if complex_allowed else "")
+    if array.dtype.kind not in allowed:
+        kinds = "real or complex" if complex_allowed else "real"
+        raise InputError(f"{role} has dtype {array.dtype}; expected {kinds} numbers")
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise InputError(f"{role} has shape {array.shape}; expected (H, W) or (slices, H, W)")
+    if array.dtype.kind in "fc" and not np.isfinite(array).all():
+        count = int(np.count_nonzero(~np.isfinite(array)))
+        raise InputError(f"{role} has {count} values that are NaN or infinite; replace them before restoring")
+    array = array.astype(np.complex64 if array.dtype.kind == "c" else np.float32, copy=False)
+    return array if array.ndim == 3 else array[None]
+
+
+def _batch(image: Array) -> Array:
+    """(H, W), which may be a part of a larger image, as contiguous (1, 1, H, W)."""
+    return np.ascontiguousarray(image)[None, None]

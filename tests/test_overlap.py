@@ -1,0 +1,105 @@
+"""Stages beside each other: in order, bounded, really at the same time, and gone after any error."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from minet_sdk.overlap import ahead
+
+PATIENCE = 10.0
+
+
+def names() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+def test_items_come_in_order_and_end() -> None:
+    with ahead(range(50)) as numbers, ahead(2 * number for number in numbers) as doubled:
+        assert list(doubled) == [2 * number for number in range(50)]
+    assert not names()
+
+
+def test_two_stages_work_at_the_same_time() -> None:
+    """Each waits for the other inside its work: one after the other they would wait for ever."""
+    working, using = threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        working.set()
+        assert using.wait(PATIENCE)
+        yield 1
+
+    with ahead(items()) as results:
+        assert next(results) == 0
+        assert working.wait(PATIENCE)
+        using.set()
+        assert next(results) == 1
+
+
+def test_without_a_thread_of_its_own_it_would_not() -> None:
+    """Planted fault: the same stages, but nothing works ahead."""
+    working = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        working.set()
+        yield 1
+
+    results = items()
+    next(results)
+    assert not working.is_set()
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_no_more_is_made_than_asked_for(most: int) -> None:
+    made = threading.Semaphore(0)
+    count = 0
+
+    def items() -> Iterator[int]:
+        nonlocal count
+        for number in range(10):
+            count += 1
+            made.release()
+            yield number
+
+    with ahead(items(), most) as results:
+        for _ in range(most):
+            assert made.acquire(timeout=PATIENCE)
+        assert not made.acquire(timeout=0.05)
+        assert next(results) == 0
+        assert made.acquire(timeout=PATIENCE)
+        assert not made.acquire(timeout=0.05)
+    assert count == most + 1
+
+
+def test_an_error_comes_where_its_item_would_have_come() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise ValueError("the second one")
+
+    seen: list[int] = []
+    with pytest.raises(ValueError, match="the second one"), ahead(items()) as first, ahead(first) as results:
+        seen.extend(results)
+    assert seen == [1]
+    assert not names()
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_in_the_block_ends_every_stage(error: type[BaseException]) -> None:
+    ended = threading.Event()
+
+    def items() -> Iterator[int]:
+        number = 0
+        try:
+            while True:
+                yield number
+                number += 1
+        finally:
+            ended.set()
+
+    with pytest.raises(error), ahead(items()) as first, ahead(first) as results:
+        next(results)
+        raise error
+    assert ended.wait(PATIENCE)
+    assert not names()
