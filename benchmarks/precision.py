@@ -1,4 +1,4 @@
-"""What each precision of the bundled models costs in dB, and how the ranges of int8 and fp8 were chosen.
+"""What each precision of the bundled models costs in dB in each engine, and how the ranges of int8 and fp8 were chosen.
 
     python benchmarks/precision.py --output benchmarks/results/precision.json [--labels FOLDER]
 
@@ -19,7 +19,9 @@ import numpy.typing as npt
 import torch
 
 from minet_sdk import __version__
-from minet_sdk.bundle import Precision, models_folder, open_bundle
+from minet_sdk.backends import Need, choose, make_runner
+from minet_sdk.backends.base import Runner, RunnerOptions
+from minet_sdk.bundle import Bundle, Precision, models_folder, sha256
 from minet_sdk.export.bundle import export_bundle
 from minet_sdk.export.calibration import HEADROOM, Collector, collect
 from minet_sdk.export.execution import EXECUTION, Run, run_network, run_onnx, run_torch
@@ -31,13 +33,19 @@ from minet_sdk.requirements import require
 from minet_sdk.training.checkpoint import load_checkpoint
 from minet_sdk.training.contrast import CLINICAL, ContrastSettings, random_pair
 from minet_sdk.training.labels import read_split
-from minet_sdk.training.model import MINet
+from minet_sdk.training.network import Network
 
 Array = npt.NDArray[np.float32]
 SCALES = (2, 4)
 RESAMPLES = 10_000
 TEST_SEED = 2
 TRUE_FORMATS = "PyTorch, every operator rounded to the graph's formats, sums in float32"
+IN_OPENVINO: dict[Precision, str] = {
+    "fp32": "OpenVINO, as it is",
+    "fp16": "OpenVINO, in float32",
+    "bf16": "OpenVINO, convolutions and the product A F in bfloat16",
+    "int8": "OpenVINO, 3x3 convolutions in int8, the rest in float32",
+}
 CHOICES: dict[Format, list[tuple[Collector, float]]] = {
     "int8": [("percentile", 1.0), ("mse", 1.0), ("max", 1.0), ("max", 1.5), ("max", 2.0)],
     "fp8": [("max", 1.0), ("max", 2.0), ("max", 4.0)],
@@ -86,7 +94,24 @@ def _rounded(row: Fidelity) -> dict[str, float | None]:
     return {"psnr_db": round(row.psnr, 4), "change_db": round(row.change, 4), "difference_psnr_db": apart}
 
 
-def measure_precisions(network: MINet, checkpoint: Path, slices: Slices) -> dict[str, Any]:
+def open_in_openvino(bundle: Bundle) -> Runner:
+    """The backend itself, on one thread.
+
+    Raises:
+        BackendError: OpenVINO is not installed, or this processor lacks the precision's instructions.
+    """
+    options = RunnerOptions(threads=1)
+    runner = make_runner(choose("openvino", Need(bundle.manifest.precision), options).spec, options)
+    runner.activate(bundle)
+    return runner
+
+
+def run_backend(runner: Runner) -> Run:
+    """A backend as validation runs graphs."""
+    return lambda feed: runner.restore(feed["target"], runner.encode(feed["reference"]))
+
+
+def measure_precisions(network: Network, checkpoint: Path, slices: Slices) -> dict[str, Any]:
     """Export in every precision and restore the slices with the bundle."""
     scale, normalisation = network.config.scale, Normalisation()
     exact = restore(run_network(network), slices, scale, normalisation)
@@ -98,6 +123,9 @@ def measure_precisions(network: MINet, checkpoint: Path, slices: Slices) -> dict
                 f"ONNX Runtime, {EXECUTION[precision] or 'as it is'}": run_onnx(bundle.graph("model"), precision)
             }
             quantisation = Quantisation.of(bundle.manifest)
+            openvino = open_in_openvino(bundle) if precision in IN_OPENVINO else None
+            if openvino is not None:
+                trials[IN_OPENVINO[precision]] = run_backend(openvino)
             if precision != "fp32":
                 trials[TRUE_FORMATS] = run_torch(network, "model", precision, quantisation)
             names = [*bundle.manifest.files, "manifest.json"]
@@ -109,6 +137,7 @@ def measure_precisions(network: MINet, checkpoint: Path, slices: Slices) -> dict
                     name: compare(slices, exact, restore(run, slices, scale, normalisation))
                     for name, run in trials.items()
                 },
+                "openvino_computed_in": openvino.details()["computed_in"] if openvino is not None else {},
             }
         for name, found in results[precision]["executed_by"].items():
             print(
@@ -119,7 +148,7 @@ def measure_precisions(network: MINet, checkpoint: Path, slices: Slices) -> dict
     return results
 
 
-def measure_calibrations(network: MINet, seen: Slices, sets: dict[str, Slices]) -> Iterator[dict[str, Any]]:
+def measure_calibrations(network: Network, seen: Slices, sets: dict[str, Slices]) -> Iterator[dict[str, Any]]:
     """Collectors and headroom, by what they do to slices that were seen and to others; in PyTorch."""
     scale, normalisation = network.config.scale, Normalisation()
     exact = {name: restore(run_network(network), slices, scale, normalisation) for name, slices in sets.items()}
@@ -161,7 +190,8 @@ def main() -> None:
         "network in PyTorch, with its 95 % bootstrap interval over slices; difference_psnr is that of the two restored "
         "images from each other",
         "note": "a CPU: ONNX Runtime has no 16-bit convolution there and says so in the name of each result; no number "
-        "is from a GPU",
+        "is from a GPU. OpenVINO computes bfloat16 and int8 natively; openvino_computed_in counts convolutions and "
+        "matrix products by the format that it says it ran them in",
         "data": {"source": unseen.source, "slices": len(unseen.targets), "sha256": unseen.sha256()},
         "environment": {
             "minet-sdk": __version__,
@@ -170,6 +200,7 @@ def main() -> None:
             "numpy": np.__version__,
             "torch": torch.__version__,
             "onnxruntime": require("onnxruntime", "the precision benchmark").__version__,
+            "openvino": require("openvino", "the precision benchmark").__version__,
         },
         "headroom": HEADROOM,
         "models": {},
@@ -179,8 +210,8 @@ def main() -> None:
     for scale in SCALES:
         name = f"minet-x{scale}"
         checkpoint = models_folder() / name / "checkpoint.safetensors"
-        network = load_checkpoint(checkpoint).model
-        report["models"][name] = open_bundle(name).sha256
+        network = load_checkpoint(checkpoint).minet
+        report["models"][name] = sha256(checkpoint)
         report["results"][name] = measure_precisions(network, checkpoint, unseen)
         report["calibration"][name] = list(measure_calibrations(network, seen, sets))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minet_sdk import Runtime, __version__
+from minet_sdk.bundle import sha256
 from minet_sdk.demo import study_folder
 from minet_sdk.dicom.read import load
 from minet_sdk.dicom.scan import scan
@@ -167,7 +168,7 @@ def main() -> None:
                 Runtime(f"minet-x{scale}", consistency="off") as guided,
                 Runtime(single.location, consistency="off") as alone,
             ):
-                report["models"][f"x{scale}"] = guided.info.model_sha256
+                report["models"][f"x{scale}"] = sha256(guided.bundle.location / "checkpoint.safetensors")
                 report["results"][f"x{scale}"] = {
                     name: evaluate(test_set, guided, alone) for name, test_set in sets.items()
                 }

@@ -17,6 +17,7 @@ FOLDERS = {"minet_sdk": ROOT / "minet_sdk", **{f"minet_sdk.{name}": ROOT / name 
 HEAVY = (
     "torch",
     "onnxruntime",
+    "openvino",
     "tensorrt",
     "tensorrt_rtx",
     "cuda",

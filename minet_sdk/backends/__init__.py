@@ -100,6 +100,16 @@ BACKENDS: tuple[BackendSpec, ...] = (
         file=NATIVE_PLAN,
     ),
     BackendSpec(
+        name="openvino",
+        device="cpu",
+        extra="openvino",
+        package="openvino",
+        probe="minet_sdk.backends.probes:openvino",
+        runner="minet_sdk.backends.openvino:OpenVinoRunner",
+        precisions=("fp32", "fp16", "bf16", "int8"),
+        provider="CPU",
+    ),
+    BackendSpec(
         name="onnxruntime",
         device="cpu",
         extra="cpu",

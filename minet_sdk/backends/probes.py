@@ -37,6 +37,16 @@ def onnxruntime(spec: BackendSpec, options: RunnerOptions, precision: Precision 
     return device_problem(probe(), options, precision)
 
 
+def openvino(spec: BackendSpec, options: RunnerOptions, precision: Precision | None) -> str:
+    """Why OpenVINO cannot run; empty if it can."""
+    if not _exists(spec.package):
+        return _missing(spec.package, spec)
+    try:
+        return importlib.import_module("minet_sdk.backends.openvino").lacking(precision)
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"package {spec.package} does not load: {first_line(error)}"
+
+
 def tensorrt(spec: BackendSpec, options: RunnerOptions, precision: Precision | None) -> str:
     """Why TensorRT or TensorRT-RTX cannot run; empty if it can."""
     layer = _LAYER_MODULES.get(options.device_layer, "")

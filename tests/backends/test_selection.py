@@ -55,8 +55,18 @@ def onnxruntime_with(*providers: str) -> types.SimpleNamespace:
     return types.SimpleNamespace(get_available_providers=lambda: list(providers))
 
 
+def openvino_with(*capabilities: str) -> types.SimpleNamespace:
+    class Core:
+        def get_property(self, device: str, name: str) -> list[str]:
+            assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
+            return list(capabilities)
+
+    return types.SimpleNamespace(Core=Core)
+
+
 def test_the_registry_is_data_in_the_order_of_preference() -> None:
-    assert names() == ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "onnxruntime-cuda", "native", "onnxruntime")
+    on_gpus = ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "onnxruntime-cuda")
+    assert names() == (*on_gpus, "native", "openvino", "onnxruntime")
     for entry in BACKENDS:
         values = [getattr(entry, field.name) for field in fields(entry)]
         assert all(isinstance(value, (str, bool, tuple)) for value in values)
@@ -68,7 +78,8 @@ def test_the_registry_is_data_in_the_order_of_preference() -> None:
 
 def test_the_cpu_is_what_is_left_here() -> None:
     assert choose("auto").spec.name == "native"
-    assert choose("auto", Need("int8")).spec.name == "onnxruntime"
+    assert choose("auto", Need("int8")).spec.name == "openvino"
+    assert choose("auto", Need("fp8")).spec.name == "onnxruntime"
     assert availability(spec("onnxruntime")).available
     assert choose("onnxruntime").passed_over == {}
 
@@ -83,6 +94,13 @@ def test_missing_packages_come_first(packages: Callable[..., None], driver: Call
     assert "package cuda.core is not installed: pip install 'minet-sdk[tensorrt]'" in availability(BACKENDS[0]).reason
     with pytest.raises(BackendError, match=r"no inference engine can run here: tensorrt: package cuda\.core"):
         choose("auto", Need("bf16"))
+
+
+def test_without_openvino_the_error_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    message = r"package openvino is not installed: pip install 'minet-sdk\[openvino\]'"
+    with pytest.raises(BackendError, match=f"backend openvino cannot run here: {message}"):
+        choose("openvino")
 
 
 def test_the_other_device_layer_needs_the_other_package(
@@ -112,6 +130,8 @@ def test_a_package_that_does_not_load_is_told(packages: Callable[..., None], dri
     driver(ADA)
     packages(tensorrt=ImportError("libnvinfer.so.11: cannot open\nshared object file"), cuda__core=object())
     assert availability(spec("tensorrt")).reason == "package tensorrt does not load: libnvinfer.so.11: cannot open"
+    packages(openvino=ImportError("libopenvino.so.2641: cannot open\nshared object file"))
+    assert availability(spec("openvino")).reason == "package openvino does not load: libopenvino.so.2641: cannot open"
 
 
 def test_an_old_driver_is_told(
@@ -152,7 +172,13 @@ def test_precisions_of_each_backend(
 ) -> None:
     driver(ADA)
     providers = [s.provider for s in BACKENDS if s.package == "onnxruntime"]
-    packages(tensorrt=object(), tensorrt_rtx=object(), cuda__core=object(), onnxruntime=onnxruntime_with(*providers))
+    packages(
+        tensorrt=object(),
+        tensorrt_rtx=object(),
+        cuda__core=object(),
+        onnxruntime=onnxruntime_with(*providers),
+        openvino=openvino_with("FP32", "BF16", "INT8"),
+    )
     need, small = Need(precision), RunnerOptions(device=1)
     able = {s.name for s in BACKENDS if availability(s, need).available}
     assert able == {s.name for s in BACKENDS if precision in s.precisions}
@@ -166,8 +192,15 @@ def test_precisions_of_each_backend(
         assert on_turing == f"{precision} needs compute capability {least} or newer, not 7.5 (Small)"
 
 
-def test_auto_passes_over_what_cannot_run_the_precision(driver: Callable[[Driver], None]) -> None:
+def test_auto_passes_over_what_cannot_run_the_precision(
+    driver: Callable[[Driver], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     driver(NONE)
+
+    def no_instructions(*_: Any) -> str:
+        return "this processor has no bfloat16 instructions"
+
+    monkeypatch.setattr(probes, "openvino", no_instructions)
     with pytest.raises(BackendError, match="onnxruntime: runs fp32, fp16, int8, fp8, not bf16") as error:
         choose("auto", Need("bf16"))
     assert "\n" not in str(error.value)
