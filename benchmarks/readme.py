@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from latency_table import draw, latency_table
+
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
+PICTURE = ROOT / "docs" / "latency.png"
 
 METHODS = ("bicubic", "zero-filled", "single-contrast, off", "MINet, off", "MINet, soft", "MINet, hard")
 
@@ -61,7 +64,11 @@ def precision_table(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"quality": quality_table, "precision": precision_table}
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "quality": quality_table,
+    "precision": precision_table,
+    "latency": latency_table,
+}
 """By the name of the JSON file, which is also that of the README's markers."""
 
 
@@ -71,8 +78,10 @@ def load(name: str) -> dict[str, Any]:
 
 
 def with_tables(readme: str) -> str:
-    """The README with the text between all markers replaced."""
+    """The README with the text between all markers replaced; a report that is not there leaves its place alone."""
     for name, table in TABLES.items():
+        if not (RESULTS / f"{name}.json").is_file():
+            continue
         start, end = f"<!-- {name}: written by benchmarks/readme.py -->", f"<!-- end of {name} -->"
         before, rest = readme.split(start)
         _, after = rest.split(end)
@@ -81,8 +90,10 @@ def with_tables(readme: str) -> str:
 
 
 def main() -> None:
-    """Rewrite README.md."""
+    """Rewrite README.md, and the picture that it shows."""
     README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+    if (RESULTS / "latency.json").is_file():
+        draw(load("latency"), PICTURE)
 
 
 if __name__ == "__main__":

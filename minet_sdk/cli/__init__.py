@@ -5,14 +5,16 @@ import sys
 import typer
 
 from minet_sdk import __version__
+from minet_sdk.cli.bench import bench
 from minet_sdk.cli.demo import demo
+from minet_sdk.cli.evaluate import evaluate
 from minet_sdk.cli.export import export
 from minet_sdk.cli.inspect import info, models, verify
 from minet_sdk.cli.run import run
 from minet_sdk.cli.train import train
 from minet_sdk.errors import MinetError
 
-COMMANDS = (demo, run, models, info, verify, export, train)
+COMMANDS = (demo, run, models, info, verify, export, train, evaluate, bench)
 
 app = typer.Typer(
     name="minet-sdk",
