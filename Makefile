@@ -4,17 +4,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
+INSTALL := $(PIP) install --no-compile --constraint constraints.txt
 TENSORRT := 10.16.1.11 11.4.0.106
 SOURCES := minet_sdk export kernels training benchmarks tools tests setup.py
 NATIVE := kernels/native/libminet.so
 
-.PHONY: demo test lint types unit system slow sanitize kernels kernels-check quality precision wheel clean
+.PHONY: demo test lint types unit system slow sanitize kernels kernels-check bench series quality precision wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/minet-sdk demo --output out/demo --overwrite
 
 # Side by side: the type checker keeps one core busy while the tests wait for subprocesses.
-test: $(VENV)/.dev
+test: $(VENV)/bin/python
 	$(MAKE) --jobs 3 --output-sync=target lint types unit
 
 lint: $(VENV)/.dev
@@ -24,7 +25,7 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-unit: $(VENV)/.dev system $(NATIVE)
+unit: $(VENV)/.dev $(VENV)/.tensorrt system $(NATIVE)
 	@# The wheel's tests take longest, so one worker starts with them.
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/test_packaging.py tests
 
@@ -33,7 +34,7 @@ system:
 	tools/system_packages.sh
 
 # Tests that take minutes; run them when you touch what they cover.
-slow: $(VENV)/.dev
+slow: $(VENV)/.dev $(VENV)/.tensorrt
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
 # The native engine, when its sources are newer; installing compiles it the first time.
@@ -62,6 +63,14 @@ QUALITY_PAIRS = $(if $(ITK),\
 quality: $(VENV)/.dev
 	$(BIN)/python benchmarks/quality.py --labels "$(LABELS)" --output benchmarks/results/quality.json $(QUALITY_PAIRS)
 
+# Latency against every peer, half an hour on a quiet machine; ONLY=paper-320,linearity runs some sections.
+bench: $(VENV)/.dev $(NATIVE)
+	$(BIN)/python benchmarks/latency.py --output benchmarks/results/latency.json $(if $(ONLY),--only $(ONLY))
+
+# What a whole DICOM series costs over the inference of its slices.
+series: $(VENV)/.dev $(NATIVE)
+	$(BIN)/python benchmarks/series.py --output benchmarks/results/series.json
+
 # What each precision costs; LABELS=folder adds synthetic slices to the choice of the calibration.
 precision: $(VENV)/.dev
 	$(BIN)/python benchmarks/precision.py --output benchmarks/results/precision.json $(if $(LABELS),--labels "$(LABELS)")
@@ -73,15 +82,21 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install --constraint constraints.txt --editable '.[demo]'
+	$(INSTALL) --editable '.[demo]'
 	touch $@
 
+# pip would compile what it installs on one core; before the first import it has to be, since compilers warn, and the
+# tests take warnings for errors. Packages hold files of other Pythons too, which do not compile.
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install --constraint constraints.txt --editable '.[demo,dicom,nifti,train,export,tensorrt-rtx,dev]'
-	$(PIP) install --no-deps --constraint constraints.txt fastmri
-	@# The Python half of two TensorRT versions, each in a folder of its own: they share one import name.
+	$(INSTALL) --editable '.[demo,dicom,nifti,train,export,tensorrt-rtx,openvino,dev]'
+	$(INSTALL) --no-deps fastmri
+	$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
+	touch $@
+
+# The Python half of two TensorRT versions, each in a folder of its own: they share one import name.
+$(VENV)/.tensorrt: Makefile | $(VENV)/bin/python
 	for version in $(TENSORRT); do \
-		$(PIP) install --no-deps --upgrade --target $(VENV)/tensorrt/$$version tensorrt-cu13-bindings==$$version; \
+		$(PIP) install --no-deps --upgrade --target $(VENV)/tensorrt/$$version tensorrt-cu13-bindings==$$version || exit 1; \
 	done
 	touch $@
 

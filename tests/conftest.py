@@ -1,22 +1,38 @@
-"""Small real bundles, made once: random networks through the real export."""
+"""Small real bundles, made once: random networks through the real export.
 
+PyTorch is imported where it is used: the process that hands out the tests loads this file too, and exports nothing.
+"""
+
+import functools
 import hashlib
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from filelock import FileLock
 
-from minet_sdk.bundle import Bundle, open_bundle
-from minet_sdk.export.bundle import export_bundle
-from minet_sdk.training.checkpoint import save_checkpoint
-from minet_sdk.training.config import MinetConfig
-from minet_sdk.training.model import build
+from minet_sdk.bundle import Bundle, Precision, open_bundle
+
+if TYPE_CHECKING:
+    from minet_sdk.export.slices import Slices
+    from minet_sdk.training.model import MINet
 
 MakeBundle = Callable[..., Bundle]
 Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+def pytest_collection_finish() -> None:
+    """Let PyTorch's exporter parse its 500 operators once a process instead of for every graph, which takes 0.4 s.
+
+    It makes the same registry every time, and only reads it; the graphs have the same bytes.
+    """
+    if "minet_sdk.export.onnx_from_torch" in sys.modules:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="session")
@@ -39,21 +55,61 @@ def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Once:
     return fill
 
 
+def _small_network(**changes: object) -> "MINet":
+    """Random weights everywhere; a fresh network with a skip would output the interpolated target alone."""
+    import torch
+
+    from minet_sdk.training.config import MinetConfig
+    from minet_sdk.training.model import build
+
+    fields = {"stages": 2, "blocks": 1, "channels": 16, "affinity": "cosine", "skip": "sinc", **changes}
+    network = build(MinetConfig.from_dict(fields), seed=3).eval()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(4)
+        torch.nn.init.normal_(network.target_tail.weight, std=0.1)
+        for name, parameter in network.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.1)
+        if network.config.integration == "affinity" and network.config.affinity == "released":
+            network.integration.gain.fill_(0.7)
+    return network
+
+
 @pytest.fixture(scope="session")
-def make_bundle(once: Once) -> MakeBundle:
-    """Export a random network of the given config fields; the same arguments give the same bundle once."""
+def small_network() -> "Callable[..., MINet]":
+    """Makes a random network of the given config fields."""
+    return _small_network
 
-    def make(**changes: object) -> Bundle:
+
+@pytest.fixture(scope="session")
+def slices() -> "Slices":
+    """The middle of the bundled study's slices, small enough to be quick."""
+    from minet_sdk.export.slices import Slices, bundled_slices
+
+    whole = bundled_slices()
+    targets, references = (values[::4, 88:136, 76:116] for values in (whole.targets, whole.references))
+    return Slices(targets, references, "middle of the study")
+
+
+@pytest.fixture(scope="session")
+def make_bundle(once: Once, slices: "Slices") -> MakeBundle:
+    """Export a `small_network` of the given config fields; the same arguments give the same bundle once.
+
+    Its checkpoint, random.safetensors, lies beside it.
+    """
+
+    def make(precision: Precision = "fp32", **changes: object) -> Bundle:
+        from minet_sdk.export.bundle import export_bundle
+        from minet_sdk.training.checkpoint import save_checkpoint
+
+        network = _small_network(**changes)
+
         def export(folder: Path) -> None:
-            fields = {"stages": 2, "blocks": 1, "channels": 16, "affinity": "cosine", "skip": "sinc", **changes}
-            model = build(MinetConfig.from_dict(fields), seed=7)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(8)
-                torch.nn.init.normal_(model.target_tail.weight, std=0.02)
-            save_checkpoint(folder / "random.safetensors", model, {"note": "random weights for tests"})
-            export_bundle(folder / "random.safetensors", folder / "random", name="random")
+            save_checkpoint(folder / "random.safetensors", network, {"command": "none", "seed": 3})
+            export_bundle(folder / "random.safetensors", folder / "random", precision, calibration=slices)
 
-        return open_bundle(once(f"random {sorted(changes.items())}", export) / "random")
+        config = sorted(network.config.to_dict().items())
+        return open_bundle(once(f"random {precision} {config}", export) / "random")
 
     return make
 

@@ -15,6 +15,16 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("minet_sdk", "export", "kernels", "training")
 FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "THIRD_PARTY_NOTICES.md")
 
+HELP = """
+import sys
+from typer.testing import CliRunner
+from minet_sdk.cli import app
+for command in sys.argv[1:]:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0, result.output
+    assert command in result.output
+"""
+
 
 def run(*command: object, cwd: Path) -> str:
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONWARNINGS", "VIRTUAL_ENV")}
@@ -25,6 +35,11 @@ def run(*command: object, cwd: Path) -> str:
     return done.stdout
 
 
+def pip(binaries: Path, *arguments: object) -> str:
+    """The pip of the tests' own environment, at work in another one."""
+    return run(sys.executable, "-m", "pip", "--python", binaries / "python", *arguments, cwd=binaries)
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, so that the working tree stays as it is."""
@@ -33,7 +48,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in FILES:
         shutil.copy(ROOT / name, source / name)
-    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", out, source, cwd=out)
+    # Isolated is how `make test` installs the working tree.
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", out, source, cwd=out)
     (built,) = out.glob("*.whl")
     return built
 
@@ -42,10 +58,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh environment with the wheel, one engine and the picture's package."""
     folder = tmp_path_factory.mktemp("bare")
-    venv.create(folder / "venv", with_pip=True)
+    venv.create(folder / "venv", symlinks=True)
     binaries = folder / "venv" / "bin"
-    constraints = ROOT / "constraints.txt"
-    run(binaries / "pip", "install", "-q", "-c", constraints, f"{wheel}[demo]", cwd=folder)
+    pip(binaries, "install", "-q", "--no-compile", "-c", ROOT / "constraints.txt", f"{wheel}[demo]")
     return binaries
 
 
@@ -67,7 +82,7 @@ def test_wheel_holds_models_study_and_notices(wheel: Path) -> None:
 
 
 def test_bare_environment_has_no_training_packages(bare: Path) -> None:
-    listed = run(bare / "pip", "list", "--format=freeze", cwd=bare)
+    listed = pip(bare, "list", "--format=freeze")
     assert "minet-sdk" in listed
     for absent in ("torch", "onnx", "SimpleITK", "nibabel", "scipy"):
         assert f"\n{absent}==" not in listed
@@ -75,8 +90,8 @@ def test_bare_environment_has_no_training_packages(bare: Path) -> None:
 
 def test_help_version_and_runtime_work_there(bare: Path, tmp_path: Path) -> None:
     assert "Research use only" in run(bare / "minet-sdk", "--help", cwd=tmp_path)
-    for command in ("demo", "run", "models", "info", "verify", "export", "train"):
-        run(bare / "minet-sdk", command, "--help", cwd=tmp_path)
+    commands = ("demo", "run", "models", "info", "verify", "export", "train", "evaluate", "bench")
+    run(bare / "python", "-c", HELP, *commands, cwd=tmp_path)
     code = "from minet_sdk import Runtime; print(Runtime('minet-x2').info.backend)"
     assert run(bare / "python", "-c", code, cwd=tmp_path).strip() == "native"
     assert json.loads(run(bare / "minet-sdk", "models", "--json", cwd=tmp_path))[0]["name"] == "minet-x2"
@@ -86,7 +101,7 @@ def test_help_version_and_runtime_work_there(bare: Path, tmp_path: Path) -> None
     assert "files match their SHA-256" in run(bare / "minet-sdk", "verify", "minet-x4", cwd=tmp_path)
 
 
-@pytest.mark.parametrize("command", ["export", "train --labels . -o run"])
+@pytest.mark.parametrize("command", ["export", "train . -o run"])
 def test_what_is_not_installed_is_named_with_its_remedy(bare: Path, tmp_path: Path, command: str) -> None:
     done = subprocess.run(
         [bare / "minet-sdk", *command.split()], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -7,6 +7,7 @@ therefore keeps the order that streams and events promise, and fails on any acce
 import ctypes
 import enum
 import gc
+import subprocess
 import sys
 import threading
 import types
@@ -533,3 +534,26 @@ def stand_in() -> dict[str, type]:
         "IRuntimeConfig": Config,
         "IRuntimeCache": Cache,
     }
+
+
+@pytest.fixture(scope="session")
+def tensorrt_stubs(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """Libraries that let NVIDIA's bindings of two versions load: they hold the few symbols and nothing behind them."""
+    sources = Path(__file__).parent.parent / "kernels" / "stub_tensorrt"
+
+    def compile_stubs(folder: Path) -> None:
+        for major in (10, 11):
+            for library, source in (("nvinfer", "infer"), ("nvonnxparser", "parser"), ("nvinfer_plugin", "plugin")):
+                name = f"lib{library}.so.{major}"
+                command = [
+                    "gcc",
+                    "-shared",
+                    "-fPIC",
+                    f"-Wl,-soname,{name}",
+                    sources / f"{source}.c",
+                    "-o",
+                    folder / name,
+                ]
+                subprocess.run(command, check=True)
+
+    return once("stubs of TensorRT", compile_stubs)

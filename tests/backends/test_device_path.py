@@ -49,8 +49,7 @@ def test_host_arrays_give_the_bits_of_the_same_engine_on_the_cpu(bench: Any, cpu
     assert not bench.leaks()
 
 
-@pytest.mark.parametrize("consistency", ["off", "auto"])
-@pytest.mark.parametrize("size", [(16, 16), (19, 21)])
+@pytest.mark.parametrize(("consistency", "size"), [("off", (16, 16)), ("auto", (19, 21))])
 def test_device_arrays_give_what_host_arrays_give(
     bench: Any, small_bundle: Path, consistency: Any, size: tuple[int, int]
 ) -> None:

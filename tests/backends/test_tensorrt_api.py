@@ -14,24 +14,10 @@ from minet_sdk.backends.tensorrt_builder import engine_of
 
 trt: Any = pytest.importorskip("tensorrt_rtx")
 HERE = Path(__file__).parent
-STUBS = HERE.parent / "kernels" / "stub_tensorrt"
 BACKENDS = HERE.parent.parent / "minet_sdk" / "backends"
 SOURCES = [BACKENDS / "tensorrt.py", BACKENDS / "tensorrt_engine.py"]
-LIBRARIES = {"nvinfer": "infer.c", "nvonnxparser": "parser.c", "nvinfer_plugin": "plugin.c"}
 VERSIONS = ("10.16.1.11", "11.4.0.106")
 RTX = "tensorrt_rtx"
-
-
-@pytest.fixture(scope="module")
-def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Libraries that let the bindings be imported with no TensorRT behind them."""
-    folder = tmp_path_factory.mktemp("stubs")
-    for version in VERSIONS:
-        for library, source in LIBRARIES.items():
-            name = f"lib{library}.so.{version.split('.')[0]}"
-            command = ["gcc", "-shared", "-fPIC", f"-Wl,-soname,{name}", STUBS / source, "-o", folder / name]
-            subprocess.run(command, check=True)
-    return folder
 
 
 def outcome(stubs: Path, version: str, sources: list[Path], further: dict[str, list[str]]) -> dict[str, Any]:
@@ -59,8 +45,8 @@ def stand_in_members(stand_in: dict[str, type]) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("version", [*VERSIONS, RTX])
-def test_every_member_exists(stubs: Path, version: str, stand_in: dict[str, type]) -> None:
-    found = outcome(stubs, version, SOURCES, stand_in_members(stand_in))
+def test_every_member_exists(tensorrt_stubs: Path, version: str, stand_in: dict[str, type]) -> None:
+    found = outcome(tensorrt_stubs, version, SOURCES, stand_in_members(stand_in))
     assert found["faults"] == []
     assert len(found["looked at"]) >= (30 if version == RTX else 20)
     assert "IExecutionContext.execute_async_v3" in found["looked at"]
@@ -78,19 +64,19 @@ def test_every_member_exists(stubs: Path, version: str, stand_in: dict[str, type
 )
 @pytest.mark.parametrize("version", [VERSIONS[0], RTX])
 def test_a_planted_fault_is_noticed(
-    stubs: Path, tmp_path: Path, version: str, right: str, wrong: str, fault: str
+    tensorrt_stubs: Path, tmp_path: Path, version: str, right: str, wrong: str, fault: str
 ) -> None:
     source = SOURCES[1].read_text()
     assert right in source
     changed = tmp_path / "changed.py"
     changed.write_text(source.replace(right, wrong))
-    faults = outcome(stubs, version, [changed], {})["faults"]
+    faults = outcome(tensorrt_stubs, version, [changed], {})["faults"]
     assert len(faults) == 1
     assert fault in faults[0]
 
 
-def test_the_stand_in_is_held_against_them_too(stubs: Path) -> None:
-    found = outcome(stubs, VERSIONS[1], [], {"IExecutionContext": ["execute_async_v3", "run_somehow"]})
+def test_the_stand_in_is_held_against_them_too(tensorrt_stubs: Path) -> None:
+    found = outcome(tensorrt_stubs, VERSIONS[1], [], {"IExecutionContext": ["execute_async_v3", "run_somehow"]})
     assert found["faults"] == ["IExecutionContext.run_somehow does not exist"]
 
 

@@ -139,7 +139,11 @@ def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
 
 @pytest.mark.parametrize("number", range(RUNS))
 def test_bad_input_is_one_line_and_leaves_nothing(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    number: int,
+    small_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     name = list(CASES)[number % len(CASES)]
     place = tmp_path / "out"
@@ -147,6 +151,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     (tmp_path / "in").mkdir()
     arguments = CASES[name](tmp_path / "in", np.random.default_rng(number))
     suffix = ".npy" if any(a.endswith((".npy", ".nii", ".gz")) for a in arguments) else ""
+    arguments += ["--model", str(small_bundle)]
     code = call([*arguments, "-o", str(place / f"result{suffix}")], monkeypatch)
     captured = capsys.readouterr()
     assert code == 1, name
@@ -156,11 +161,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert list(place.iterdir()) == [], name
 
 
-def test_the_same_pair_unspoilt_runs(tmp_path: Path) -> None:
+def test_the_same_pair_unspoilt_runs(small_bundle: Path, tmp_path: Path) -> None:
     """The control: what the cases spoil is good before, and a real process says so with exit code 0."""
     target, reference = both(tmp_path / "in")
     command = [sys.executable, "-m", "minet_sdk.cli", "run", "--target", target, "--reference", reference]
-    done = subprocess.run([*command, "-o", tmp_path / "out"], capture_output=True, text=True, check=False)
+    command += ["--model", small_bundle, "-o", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "out")
     assert "Research use only" in done.stderr

@@ -13,9 +13,8 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from minet_sdk.bundle import Manifest
+from minet_sdk.bundle import Bundle
 from minet_sdk.errors import ExportError
-from minet_sdk.export.onnx_from_torch import onnx_from_torch
 from minet_sdk.export.onnx_names import DOMAIN, OPSET
 from minet_sdk.export.plugin_functions import function_of
 from minet_sdk.export.plugin_graph import Inputs, Route, rewrite
@@ -23,7 +22,6 @@ from minet_sdk.kernels.launches import SLOTS, SPLITS
 from minet_sdk.kernels.plugin_operators import STAGE_GRAM, Settings
 from minet_sdk.kernels.reference import Affinity, gram, integrate
 from minet_sdk.requirements import require
-from minet_sdk.training.model import MINet
 
 STATE = require("onnxruntime.capi.onnxruntime_pybind11_state", "these tests")
 """Where ONNX Runtime's exceptions are."""
@@ -122,23 +120,22 @@ def test_values_in_float64(mode: Affinity, kind: str, tolerance: float, route: R
 
 
 @pytest.fixture(scope="module")
-def exported(small_network: Callable[..., MINet], make_manifest: Callable[..., Manifest]) -> onnx.ModelProto:
-    """A whole network's graph, float16."""
-    network = small_network(stages=1)
-    return onnx_from_torch(network, "model", make_manifest(network, "fp16"))
+def whole(bundle_of: Callable[[str], Bundle]) -> onnx.ModelProto:
+    """A whole network's graph, float16, its weights inside."""
+    return onnx.load(bundle_of("fp16").graph("model"))
 
 
 @pytest.mark.parametrize(("route", "inputs"), ROUTES)
-def test_values_of_a_network(exported: onnx.ModelProto, route: Route, inputs: Inputs) -> None:
+def test_values_of_a_network(whole: onnx.ModelProto, route: Route, inputs: Inputs) -> None:
     rng = np.random.default_rng(5)
-    rewritten = rewrite(exported, route, inputs)
+    rewritten = rewrite(whole, route, inputs)
     onnx.checker.check_model(rewritten, full_check=True)
     batch = 2 if route == "mix" else 1
     feed = {
         "target": rng.normal(size=(batch, 1, 9, 14)).astype(np.float32),
         "reference": rng.normal(size=(batch, 1, 18, 28)).astype(np.float32),
     }
-    expected = run(exported, feed)
+    expected = run(whole, feed)
     np.testing.assert_allclose(run(rewritten, feed), expected, atol=2e-3 * np.abs(expected).max())
 
 
@@ -178,10 +175,10 @@ def test_nodes() -> None:
         assert {function.name for function in model.functions} == used
 
 
-def test_rest_of_an_exported_graph_is_untouched(exported: onnx.ModelProto) -> None:
+def test_rest_of_an_exported_graph_is_untouched(whole: onnx.ModelProto) -> None:
     """Weights may be elsewhere; the manifest stays in the metadata."""
     model = onnx.ModelProto()
-    model.CopyFrom(exported)
+    model.CopyFrom(whole)
     for tensor in model.graph.initializer:
         if len(tensor.raw_data) > 1000:
             onnx.external_data_helper.set_external_data(tensor, "weights.bin")

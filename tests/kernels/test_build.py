@@ -9,20 +9,12 @@ import pytest
 
 from minet_sdk.errors import BackendError
 from minet_sdk.kernels import binaries, build
+from minet_sdk.kernels.binaries import Target
 
 
 @pytest.fixture(scope="module")
 def tools() -> build.Toolchain:
     return build.Toolchain()
-
-
-@pytest.fixture(scope="module")
-def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A build of a copy of the sources in another place."""
-    folder = tmp_path_factory.mktemp("a place with spaces")
-    shutil.copytree(build.SOURCES, folder / "sources")
-    build.build(folder / "built", folder / "sources")
-    return folder / "built"
 
 
 def only(ptx: str, entry: str) -> str:
@@ -33,9 +25,23 @@ def only(ptx: str, entry: str) -> str:
     return header + ptx[start : end if end > 0 else len(ptx)]
 
 
-def test_rebuilding_elsewhere_gives_the_committed_bytes(rebuilt: Path) -> None:
+@pytest.mark.parametrize("name", build.TARGETS)
+def test_the_committed_ptx_is_what_the_sources_give_elsewhere(
+    tools: build.Toolchain, tmp_path: Path, name: Target
+) -> None:
+    sources = shutil.copytree(build.SOURCES, tmp_path / "a place with spaces")
+    compiled = tools.compile(build.TARGETS[name].virtual, sources)
+    label = binaries.manifest()["targets"][name]["instruction_set"]
+    assert re.sub(r"^\.version .*$", f".version {label}", compiled, count=1, flags=re.MULTILINE) == binaries.ptx(name)
+
+
+@pytest.mark.slow
+def test_rebuilding_elsewhere_gives_the_committed_bytes(tmp_path: Path) -> None:
+    """With the assembler's findings for every architecture, too."""
+    sources = shutil.copytree(build.SOURCES, tmp_path / "a place with spaces")
+    build.build(tmp_path / "built", sources)
     for name in ("minet_sm75.ptx", "minet_sm80.ptx", "manifest.json"):
-        assert (rebuilt / name).read_bytes() == (binaries.FOLDER / name).read_bytes(), name
+        assert (tmp_path / "built" / name).read_bytes() == (binaries.FOLDER / name).read_bytes(), name
 
 
 def test_nothing_spills_on_any_architecture() -> None:

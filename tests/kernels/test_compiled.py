@@ -298,7 +298,12 @@ SCHEDULES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("form", [FORMS[3], FORMS[4], FORMS[8], replace(FORMS[11], batch=1)], ids=str)
+# A kernel of each form and each layout; all of them at larger sizes take long.
+SCHEDULED = [FORMS[3], Form(17, 1, 8, 7, 9, 2, "hwc8", separate=True)]
+WHOLE = [FORMS[4], FORMS[8], replace(FORMS[11], batch=1)]
+
+
+@pytest.mark.parametrize("form", [*SCHEDULED, *(pytest.param(form, marks=pytest.mark.slow) for form in WHOLE)], ids=str)
 @pytest.mark.parametrize(("target", "element"), COMPILED)
 def test_every_schedule_gives_the_same_bits(target: Target, element: Element, form: Form) -> None:
     stages, factors = features(form, element), factors_for(form)

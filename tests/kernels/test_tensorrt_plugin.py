@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -198,7 +199,7 @@ def bindings(version: str, root: Path = Path(sys.prefix) / "tensorrt") -> Path:
     folder = root / version
     if not (folder / "tensorrt_bindings").is_dir():
         pytest.fail(
-            f"no TensorRT bindings in {folder}: run make .venv/.dev, or "
+            f"no TensorRT bindings in {folder}: run make .venv/.tensorrt, or "
             f"pip install --no-deps --target {folder} tensorrt-cu13-bindings=={version}",
             pytrace=False,
         )
@@ -350,12 +351,16 @@ def test_launches_follow_the_size_of_the_image(results: dict[Problem, dict[str, 
             )
 
 
+parsed = cache(parse)
+"""Many problems share a kernel."""
+
+
 def run(result: dict[str, Any], inputs: list[NDArray[Any]]) -> NDArray[Any]:
     """Launch a plugin's kernel as TensorRT would: its PTX, its parameters, pointers first and last."""
     made = result["launches"][0]
     output = np.zeros(made["output_shape"], DTYPES[result["output_type"]])
     launch(
-        parse(result["ptx"])[result["entry"]],
+        parsed(result["ptx"])[result["entry"]],
         grid=tuple(made["grid"]),
         block=made["block"][0],
         arguments=(*(In(np.ascontiguousarray(array)) for array in inputs), *made["integers"], Out(output)),
