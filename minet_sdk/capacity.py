@@ -105,6 +105,18 @@ class Capacity:
                 "prepare slice by slice, or give the reference itself with the target"
             )
 
+    def excess(self, height: int, width: int) -> str:
+        """Which limit a low-resolution slice exceeds, and by what; empty if none."""
+        scale = self._manifest.scale
+        size = f"the restored slice would be {scale * height} x {scale * width}"
+        if scale**2 * height * width > self._largest_output:
+            return f"{size}, over the limit of {self._largest_output} pixels (largest_output)"
+        needed = None if self.max_memory is None else self.bytes_for(height, width)
+        if self.max_memory is not None and needed is not None and needed > self.max_memory:
+            about = "about " if self.known_by == "estimate" else ""
+            return f"{size} and take {about}{as_mib(needed)}, over max_memory of {as_mib(self.max_memory)}"
+        return ""
+
     def _choose(self, height: int, width: int) -> Tiling:
         if self._fits(height, width):
             return tiled(height, width, 1, 1, 0)
@@ -113,13 +125,13 @@ class Capacity:
         if reach is None or not (exact or self._approximate):
             accept = "" if reach is None else ", or accept tiling='approximate'"
             raise InputError(
-                f"{self._excess(height, width)}, and {self._manifest.name} cannot be restored in tiles: "
+                f"{self.excess(height, width)}, and {self._manifest.name} cannot be restored in tiles: "
                 f"{self._obstacle}; raise the limit or give a smaller matrix{accept}"
             )
         found = fitting(height, width, margin_of(reach, self._manifest.scale), self._fits, exact=exact)
         if found is None:
             raise InputError(
-                f"{self._excess(height, width)}, and so would every tile with the {reach} pixels around it that "
+                f"{self.excess(height, width)}, and so would every tile with the {reach} pixels around it that "
                 f"{self._manifest.name} looks at; raise the limit or give a smaller matrix"
             )
         return found
@@ -137,16 +149,4 @@ class Capacity:
         return f"its {self._parts} {verb} in the whole image" if self._manifest.global_parts else ""
 
     def _fits(self, height: int, width: int) -> bool:
-        return not self._excess(height, width)
-
-    def _excess(self, height: int, width: int) -> str:
-        """Which limit a low-resolution slice exceeds, and by what; empty if none."""
-        scale = self._manifest.scale
-        size = f"the restored slice would be {scale * height} x {scale * width}"
-        if scale**2 * height * width > self._largest_output:
-            return f"{size}, over the limit of {self._largest_output} pixels (largest_output)"
-        needed = None if self.max_memory is None else self.bytes_for(height, width)
-        if self.max_memory is not None and needed is not None and needed > self.max_memory:
-            about = "about " if self.known_by == "estimate" else ""
-            return f"{size} and take {about}{as_mib(needed)}, over max_memory of {as_mib(self.max_memory)}"
-        return ""
+        return not self.excess(height, width)

@@ -80,7 +80,7 @@ def evaluate(
 
     Args:
         methods: by name; interpolations are left without consistency, which would not change zero-filled ones.
-        volumes: of one scale, for example from `test_sets.volumes_of`.
+        volumes: of one scale, for example from `evaluation_sets.volumes_of`.
         scale: magnification.
         progress: told the name of each volume that is done.
 
