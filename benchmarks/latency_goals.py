@@ -38,7 +38,7 @@ class Verdict:
 
 
 def verdicts(report: dict[str, Any]) -> list[Verdict]:
-    """All goals in the issue's order; the tests, not the benchmark, hold instruction sets and threads to one result."""
+    """All goals in order; the tests, not the benchmark, hold instruction sets and threads to one result."""
     found: list[Verdict] = []
     for preset, scale in (("paper", 2), ("small", 2), ("fast", 2), ("small", 4), ("fast", 4)):
         found += _ratios(report, preset, scale)

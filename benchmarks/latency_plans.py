@@ -68,15 +68,9 @@ COMPARISONS: dict[str, tuple[Plan, ...]] = {
     "paper-512": (Plan("paper", 2, 512, FEW, rounds=2),),
     "paper-640": (Plan("paper", 2, 640, FEW[:2], rounds=2),),
     "small-x2": _small("small", 2),
-    "small-x4": (
-        Plan("small", 4, 320, WITHOUT_COMPILING, rounds=7, seconds=40),
-        Plan("small", 4, 640, FEW, rounds=3, seconds=20),
-    ),
+    "small-x4": (Plan("small", 4, 320, WITHOUT_COMPILING, rounds=7, seconds=40),),
     "fast-x2": _small("fast", 2),
-    "fast-x4": (
-        Plan("fast", 4, 320, WITHOUT_COMPILING, rounds=9, seconds=30),
-        Plan("fast", 4, 640, FEW, rounds=5, seconds=15),
-    ),
+    "fast-x4": (Plan("fast", 4, 320, WITHOUT_COMPILING, rounds=9, seconds=30),),
 }
 """By section."""
 

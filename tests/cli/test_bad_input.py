@@ -151,8 +151,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     (tmp_path / "in").mkdir()
     arguments = CASES[name](tmp_path / "in", np.random.default_rng(number))
     suffix = ".npy" if any(a.endswith((".npy", ".nii", ".gz")) for a in arguments) else ""
-    arguments += ["--model", str(small_bundle)]
-    code = call([*arguments, "-o", str(place / f"result{suffix}")], monkeypatch)
+    # Small, so that what fails late fails soon; a case's own model stands later and wins.
+    code = call(["--model", str(small_bundle), *arguments, "-o", str(place / f"result{suffix}")], monkeypatch)
     captured = capsys.readouterr()
     assert code == 1, name
     assert captured.out == "", name
