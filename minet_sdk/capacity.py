@@ -111,11 +111,19 @@ class Capacity:
         size = f"the restored slice would be {scale * height} x {scale * width}"
         if scale**2 * height * width > self._largest_output:
             return f"{size}, over the limit of {self._largest_output} pixels (largest_output)"
+        return self.excess_memory(height, width)
+
+    def excess_memory(self, height: int, width: int) -> str:
+        """By what a low-resolution slice exceeds the limit of memory; empty if it does not."""
+        scale = self._manifest.scale
         needed = None if self.max_memory is None else self.bytes_for(height, width)
-        if self.max_memory is not None and needed is not None and needed > self.max_memory:
-            about = "about " if self.known_by == "estimate" else ""
-            return f"{size} and take {about}{as_mib(needed)}, over max_memory of {as_mib(self.max_memory)}"
-        return ""
+        if self.max_memory is None or needed is None or needed <= self.max_memory:
+            return ""
+        about = "about " if self.known_by == "estimate" else ""
+        return (
+            f"the restored slice would be {scale * height} x {scale * width} and take {about}{as_mib(needed)}, "
+            f"over max_memory of {as_mib(self.max_memory)}"
+        )
 
     def _choose(self, height: int, width: int) -> Tiling:
         if self._fits(height, width):

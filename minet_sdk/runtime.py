@@ -368,7 +368,7 @@ class Runtime:
         golden = self._bundle.golden()
         if golden is None:
             return None
-        if excess := self._capacity.excess(*golden.target.shape[-2:]):
+        if excess := self._capacity.excess_memory(*golden.target.shape[-2:]):
             raise InputError(f"not even the check at load fits: {excess}; raise the limit")
         features = None if golden.reference is None else self._runner.encode(golden.reference)
         error = golden.error(self._runner.restore(golden.target, features))

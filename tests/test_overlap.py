@@ -98,8 +98,12 @@ def test_an_error_in_the_block_ends_every_stage(error: type[BaseException]) -> N
         finally:
             ended.set()
 
-    with pytest.raises(error), ahead(items()) as first, ahead(first) as results:
-        next(results)
-        raise error
+    def block() -> None:
+        with ahead(items()) as first, ahead(first) as results:
+            next(results)
+            raise error
+
+    with pytest.raises(error):
+        block()
     assert ended.wait(PATIENCE)
     assert not names()

@@ -15,8 +15,8 @@ from minet_sdk.errors import TrainingError
 from minet_sdk.kspace import Consistency, bicubic, enforce_consistency, zero_filled
 from minet_sdk.measures import Measures, measure
 from minet_sdk.runtime import Runtime
-from minet_sdk.training.statistics import Difference, paired_difference
 from minet_sdk.training.evaluation_sets import TestVolume
+from minet_sdk.training.statistics import Difference, paired_difference
 
 Volume = npt.NDArray[np.float32]
 Restore = Callable[[TestVolume], Volume]

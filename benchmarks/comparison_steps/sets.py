@@ -9,8 +9,8 @@ import numpy as np
 from minet_sdk.demo import study_folder
 from minet_sdk.kspace import degrade
 from minet_sdk.requirements import require
-from minet_sdk.training.pairs import open_source
 from minet_sdk.training.evaluation_sets import TestVolume, volumes_of
+from minet_sdk.training.pairs import open_source
 
 SLICES = 16
 """Of each synthetic test subject."""

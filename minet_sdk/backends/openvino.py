@@ -162,11 +162,15 @@ class OpenVinoRunner(Runner):
         return compiled
 
     def _shape(self, value: Any, height: int, width: int) -> list[int]:
-        """Of an input, for one slice; axes between the first and the last two are the graph's own."""
-        factor = 1 if value.any_name == "target" else self._scale
-        rank = value.get_partial_shape()
-        inner = [rank[axis].get_length() for axis in range(1, len(rank) - 2)]
-        return [1, *inner, factor * height, factor * width]
+        """Of an input, for one slice; features have whatever shape the reference's graph gives them."""
+        if value.any_name == "target":
+            return [1, 1, height, width]
+        reference = [1, 1, self._scale * height, self._scale * width]
+        if value.any_name == "reference":
+            return reference
+        encoder = self._models["reference"].clone()
+        encoder.reshape({"reference": openvino_graph.openvino().PartialShape(reference)})
+        return list(encoder.output("reference_features").shape)
 
     def _check_formats(self, graph: Graph) -> None:
         """Refuse what was widened where the bundle asks for a narrow format: its user chose it for its speed.

@@ -32,8 +32,8 @@ def evaluate(
     from minet_sdk.training.evaluation import evaluate as measure_all
     from minet_sdk.training.evaluation import interpolations, markdown, summary, with_runtime
     from minet_sdk.training.evaluation_picture import draw_evaluation
-    from minet_sdk.training.pairs import open_source
     from minet_sdk.training.evaluation_sets import volumes_of
+    from minet_sdk.training.pairs import open_source
 
     source = open_source(data, path, split, _options(option or []))  # type: ignore[arg-type] # checked there
     for note in source.notes:

@@ -66,7 +66,7 @@ def test_the_bundled_model_against_float64() -> None:
     assert engine.version.startswith("openvino 20")
 
 
-@pytest.mark.parametrize("changes", [{"affinity": "paper"}, {"reference": False}, {}])
+@pytest.mark.parametrize("changes", [{"affinity": "paper"}, {"reference": False}, {}, {"grid": "target"}])
 def test_random_models_against_float64(
     changes: dict[str, Any], make_bundle: MakeBundle, small_network: Callable[..., Any]
 ) -> None:

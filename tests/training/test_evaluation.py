@@ -9,9 +9,9 @@ import pytest
 from minet_sdk.errors import TrainingError
 from minet_sdk.kspace import degrade_complex, zero_filled
 from minet_sdk.training.evaluation import BASELINE, Restore, as_json, evaluate, gain, interpolations, markdown, summary
+from minet_sdk.training.evaluation_sets import TestVolume, volumes_of
 from minet_sdk.training.pairs import Pair, PairSource
 from minet_sdk.training.splits import Split
-from minet_sdk.training.evaluation_sets import TestVolume, volumes_of
 
 SCALE = 2
 
