@@ -14,8 +14,10 @@ NATIVE := kernels/native/libminet.so
 demo: $(VENV)/.demo
 	$(BIN)/minet-sdk demo --output out/demo --overwrite
 
-# Side by side: the type checker keeps one core busy while the tests wait for subprocesses.
+# Side by side: what is installed, then the type checker, which keeps one core busy while the tests wait for
+# subprocesses. Two steps, since make would not see the engine that an install in the same step has compiled.
 test: $(VENV)/bin/python
+	$(MAKE) --jobs 3 $(VENV)/.dev $(VENV)/.tensorrt system
 	$(MAKE) --jobs 3 --output-sync=target lint types unit
 
 lint: $(VENV)/.dev
