@@ -150,7 +150,7 @@ def measure_slice(size: int, options: dict[str, Any]) -> dict[str, Any]:
         spec = next(spec for spec in BACKENDS if spec.name == runtime.info.backend)
         runner = make_runner(spec, RunnerOptions(threads=options["threads"]))
         runner.activate(runtime.bundle)
-        restored = runtime.infer(low, fine)
+        restored = runtime.infer(low, fine).values
         for _ in range(CALLS):
             seconds["engine"].append(timed(lambda: runner.restore(normal, runner.encode(guide))))
             seconds["runtime"].append(timed(lambda: runtime.infer(low, fine)))

@@ -3,9 +3,10 @@
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -192,7 +193,14 @@ def _manifest(trained: Checkpoint, golden: Golden, precision: Precision, name: s
         version=__version__,
         architecture=config.to_dict(),
         training=trained.record,
+        without_reference=config.reference and misses_references(trained.record),
     )
+
+
+def misses_references(record: Mapping[str, Any]) -> bool:
+    """Whether a training left references out now and then, by the data's own doing or by augmentation."""
+    makers = (record.get("data", {}).get("contrast", {}), record.get("augmentation", {}))
+    return any(maker.get("missing_reference", 0) > 0 for maker in makers)
 
 
 def _golden(network: Network) -> Golden:

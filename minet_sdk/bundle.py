@@ -60,6 +60,10 @@ class Manifest:
     quantisation: dict[str, Any] = field(default_factory=dict)
     """Of int8 and fp8: the scale of every quantised layer's input, and the slices they come from; else empty."""
 
+    without_reference: bool = False
+    """Whether the network was trained with references missing now and then, all zeros in their place: it can do
+    without one that cannot be used."""
+
     reach: int | None = None
     """Pixels of the restored image, to one side, that a restored pixel depends on, the global parts left aside; None
     (bundles of earlier versions, operators of unknown reach): not known."""
@@ -113,6 +117,7 @@ class Manifest:
             "needs_reference": bool,
             "golden_tolerance": float,
             "quantisation": dict,
+            "without_reference": bool,
             "reach": int | None,
             "bytes_per_pixel": float | None,
             "files": dict,

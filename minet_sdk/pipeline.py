@@ -26,6 +26,8 @@ from minet_sdk.overlap import ahead
 from minet_sdk.reports import PreparedReference
 from minet_sdk.resample import resample
 from minet_sdk.runtime import Runtime
+from minet_sdk.slices import Inferred
+from minet_sdk.trust import distrust, median_trust
 from minet_sdk.volume import Grid, Volume
 
 Array = npt.NDArray[np.float32]
@@ -35,18 +37,21 @@ Progress = Callable[[int, int], None]
 LEAST_COVERAGE = 0.5
 """Part of a target slice that the reference must cover for it to guide the slice."""
 
+INTERPOLATED = "bicubic interpolation instead of the model"
+UNGUIDED = "restored without the reference"
+
 _log = logging.getLogger("minet_sdk")
 
 
 @dataclass(frozen=True)
 class Fallback:
-    """A slice that the model did not restore."""
+    """A slice that the model did not restore, or not with its reference."""
 
     slice: int
     """Index in the volume, from 0."""
 
     reason: str
-    method: str = "bicubic interpolation"
+    method: str = INTERPOLATED
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +81,10 @@ class RestoredSlice(Generic[Pair]):
     """(scale * H, scale * W)."""
 
     fallback: Fallback | None
-    """Why the model did not restore it; None if it did."""
+    """Why the model did not restore it, or not with its reference; None if it did."""
+
+    trust: float | None
+    """How well the reference fits the target, see `trust.reference_trust`; None where it was not judged."""
 
     seconds: float
     """That the engine took."""
@@ -84,7 +92,7 @@ class RestoredSlice(Generic[Pair]):
     def note(self, *, resampled: bool) -> str:
         """What a reader must know; empty if the model restored the slice from a reference that was not resampled."""
         if self.fallback is not None:
-            return f"{self.fallback.method} instead of the model: {self.fallback.reason}"
+            return f"{self.fallback.method}: {self.fallback.reason}"
         return "reference resampled onto the target's grid" if resampled else ""
 
 
@@ -105,6 +113,9 @@ class RestoredVolume:
 
     tiling: str
     """How the slices were cut; empty if each was restored at once."""
+
+    trust_p50: float | None
+    """Median over slices of the trust in the reference; None where it was not judged."""
 
     seconds: float
     """That the engine took."""
@@ -183,11 +194,12 @@ def restoring(runtime: Runtime, pairs: Iterable[Pair], count: int) -> Generator[
         count: how many there are, for the log.
 
     Returns:
-        The slices in order. One that the reference does not cover, or at which the engine failed, is interpolated.
+        The slices in order. None is lost: what the engine fails at is interpolated, what has no usable
+        reference is restored without it, and either says so.
     """
     with ExitStack() as stack:
         read = stack.enter_context(ahead(pairs))
-        tasks = (_Task(pair, pair.reference, _gap(pair)) for pair in read)
+        tasks = (_task(runtime, pair) for pair in read)
         if runtime.prepares_beside:
             tasks = stack.enter_context(ahead(_prepared(runtime, tasks), most=1))
         inferred = stack.enter_context(ahead(_inferred(runtime, tasks)))
@@ -208,8 +220,9 @@ def restore_volume(
         progress: told after each slice.
 
     Returns:
-        float32 (slices, scale * H, scale * W). Slices that the reference does not cover, or at which the engine
-        failed, are interpolated and listed.
+        float32 (slices, scale * H, scale * W). Slices that the reference does not cover, or whose reference does not
+        show what the target shows, are restored without it; those at which the engine failed are interpolated. All
+        of them are listed.
 
     Raises:
         InputError: the volumes do not go together, or are too large for the runtime's limits.
@@ -230,6 +243,7 @@ def restore_volume(
 
     fallbacks: list[Fallback] = []
     notes: list[str] = []
+    trusts: list[float | None] = []
     seconds = 0.0
     with restoring(runtime, pairs(), len(low)) as slices:
         for one in slices:
@@ -237,6 +251,7 @@ def restore_volume(
             if one.fallback is not None:
                 fallbacks.append(one.fallback)
             notes.append(one.note(resampled=guide.resampled))
+            trusts.append(one.trust)
             seconds += one.seconds
             progress(one.index + 1, len(low))
     return RestoredVolume(
@@ -246,6 +261,7 @@ def restore_volume(
         reference_resampled=guide.resampled,
         consistency=runtime.consistency_for(low),
         tiling=str(tiling),
+        trust_p50=median_trust(trusts),
         seconds=seconds,
     )
 
@@ -257,6 +273,9 @@ class _Task(Generic[Pair]):
     pair: Pair
     reference: Array | PreparedReference | None
     reason: str
+    """Why it goes without its reference; empty if it does not."""
+
+    failure: str = ""
     """Why the engine cannot have it; empty if it can."""
 
 
@@ -265,51 +284,63 @@ class _Outcome(Generic[Pair]):
     """What the engine made of a slice."""
 
     pair: Pair
-    values: Array | None
+    inferred: Inferred | None
     reason: str
-    """Why there are no values; empty if there are."""
+    """Why the model has not restored it, or not with its reference; empty if it has."""
 
     seconds: float
 
 
-def _gap(pair: SlicePair) -> str:
-    """Why a slice's reference cannot guide it; empty if it can."""
-    return "" if pair.coverage >= LEAST_COVERAGE else f"the reference covers {pair.coverage:.0%} of this slice"
+def _task(runtime: Runtime, pair: Pair) -> _Task[Pair]:
+    """A slice with its reference, or without one where the reference covers too little of it."""
+    if pair.coverage >= LEAST_COVERAGE:
+        return _Task(pair, pair.reference, "")
+    reason = f"the reference covers {pair.coverage:.0%} of this slice"
+    if not runtime.restores_unguided:
+        return _Task(pair, None, reason, f"{reason}, and the model was never trained without one")
+    return _Task(pair, np.zeros([runtime.scale * side for side in pair.target.shape], np.float32), reason)
 
 
 def _prepared(runtime: Runtime, tasks: Iterable[_Task[Pair]]) -> Iterator[_Task[Pair]]:
     """Slices whose references are prepared already, while the engine still restores the one before."""
     for task in tasks:
-        if task.reason or task.pair.reference is None or not runtime.tiling_for(*task.pair.target.shape).whole:
+        whole = runtime.tiling_for(*task.pair.target.shape).whole
+        if task.failure or task.reason or task.reference is None or not whole:
             yield task
             continue
         try:
             yield _Task(task.pair, runtime.prepare(task.pair.reference), "")
         except BackendError as error:
-            yield _Task(task.pair, None, str(error))
+            yield _Task(task.pair, None, "", str(error))
 
 
 def _inferred(runtime: Runtime, tasks: Iterable[_Task[Pair]]) -> Iterator[_Outcome[Pair]]:
     """What the network makes of each slice."""
     for task in tasks:
-        started, values, reason = time.perf_counter(), None, task.reason
+        started, inferred, reason = time.perf_counter(), None, task.failure
         if not reason:
             try:
-                values = runtime.infer(task.pair.target, task.reference)
+                inferred = runtime.infer(task.pair.target, task.reference)
+                reason = task.reason
+                if inferred.trust is not None and not inferred.guided:
+                    reason = reason or distrust(inferred.trust)
             except BackendError as error:
                 reason = str(error)
-        yield _Outcome(task.pair, values, reason, time.perf_counter() - started)
+        yield _Outcome(task.pair, inferred, reason, time.perf_counter() - started)
 
 
 def _finished(runtime: Runtime, index: int, count: int, outcome: _Outcome[Pair]) -> RestoredSlice[Pair]:
     """A slice with its measured k-space, or interpolated where there is none to finish."""
-    reason, target = outcome.reason, outcome.pair.target
-    if outcome.values is not None:
+    pair, inferred, reason = outcome.pair, outcome.inferred, outcome.reason
+    values, fallback, trust = None, None, None
+    if inferred is not None:
         try:
-            values = runtime.finish(outcome.values, target)
-            return RestoredSlice(index, outcome.pair, values, None, outcome.seconds)
+            values, trust = runtime.finish(inferred.values, pair.target), inferred.trust
+            fallback = Fallback(index, reason, UNGUIDED) if reason else None
         except BackendError as error:
             reason = str(error)
-    fallback = Fallback(index, reason)
-    _log.warning("slice %d of %d: %s instead of the model: %s", index + 1, count, fallback.method, reason)
-    return RestoredSlice(index, outcome.pair, bicubic(target, runtime.scale), fallback, outcome.seconds)
+    if values is None:
+        values, fallback = bicubic(pair.target, runtime.scale), Fallback(index, reason)
+    if fallback is not None:
+        _log.warning("slice %d of %d: %s: %s", index + 1, count, fallback.method, fallback.reason)
+    return RestoredSlice(index, pair, values, fallback, trust, outcome.seconds)

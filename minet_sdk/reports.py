@@ -33,6 +33,9 @@ class RuntimeInfo:
     max_memory: int | None
     """Bytes that one slice may take; None: no limit."""
 
+    trust: str
+    """Which references are used: those of a least trust, or any, and then why."""
+
     memory_known_by: str
     """Where the bytes that a slice takes come from: ``engine``, ``estimate``, or empty if neither can tell."""
 
@@ -62,6 +65,9 @@ class Stats:
     """
 
     slices: int
+    unguided: int
+    """Of these, restored without their reference, which did not show what the target shows."""
+
     p50_ms: float | None
     p95_ms: float | None
     p99_ms: float | None
@@ -77,6 +83,7 @@ class Stats:
     def of(
         cls,
         restored: int,
+        unguided: int,
         restore_ms: npt.NDArray[np.float64],
         prepared: int,
         prepare_ms: npt.NDArray[np.float64],
@@ -88,6 +95,7 @@ class Stats:
 
         return cls(
             slices=restored,
+            unguided=unguided,
             p50_ms=percentile(restore_ms, 50),
             p95_ms=percentile(restore_ms, 95),
             p99_ms=percentile(restore_ms, 99),
@@ -118,10 +126,14 @@ class PreparedReference:
     features: tuple[Any, ...]
     """One entry a slice, in the backend's own form."""
 
+    seen: tuple[npt.NDArray[np.float32] | None, ...]
+    """Of each slice what its trust is judged by, see `trust.seen_by_target`; None where it is not judged."""
+
     @property
     def nbytes(self) -> int | None:
         """Memory that the features hold, on the host or on a device; None where the backend does not tell."""
-        return bytes_of(self.features)
+        features = bytes_of(self.features)
+        return None if features is None else features + sum(one.nbytes for one in self.seen if one is not None)
 
     def check_origin(self, model_sha256: str, backend: str) -> None:
         """Refuse features that another model or backend made.

@@ -47,6 +47,11 @@ class RunSummary:
 
     reference_resampled: bool
     fallbacks: tuple[Fallback, ...]
+    """Slices that the model did not restore, or not with their reference."""
+
+    trust_p50: float | None
+    """Median over slices of how well the reference fits the target, see `trust.reference_trust`; None: not judged."""
+
     clipped_pixels: int
     """Restored values outside the range that the source's pixel format can hold."""
 
@@ -128,6 +133,7 @@ def run_files(
             skipped=(),
             reference_resampled=result.reference_resampled,
             fallbacks=result.fallbacks,
+            trust_p50=result.trust_p50,
             clipped_pixels=0,
             seconds=_seconds(started, opened, result.seconds),
         )
@@ -246,6 +252,7 @@ def _restore_series(
             skipped=skipped,
             reference_resampled=result.reference_resampled,
             fallbacks=result.fallbacks,
+            trust_p50=result.trust_p50,
             clipped_pixels=result.clipped,
             seconds=_seconds(started, opened, result.seconds),
         )

@@ -26,6 +26,7 @@ from minet_sdk.reports import PreparedReference, RuntimeInfo, Stats, bytes_of
 from minet_sdk.shapes import LARGEST_OUTPUT, ShapeRules
 from minet_sdk.slices import Inferred, SlicePath, as_slices
 from minet_sdk.tiling import Tiling
+from minet_sdk.trust import LEAST_TRUST, distrust
 
 if TYPE_CHECKING:
     from minet_sdk.cuda.arrays import CudaArray, DeviceArray, DlpackArray
@@ -56,6 +57,9 @@ class Runtime:
         max_memory: bytes that preparing and restoring one slice may take, weights included; None for no limit. Larger
             slices are treated like those above ``largest_output``. The native engine knows what it takes and keeps to
             it; for others it is estimated before they run, see `minet_sdk.memory.estimated`.
+        trust: restore a slice as if it had no reference where the reference does not show what the target shows, see
+            `minet_sdk.trust`; log, `stats` and what is made of the result say so. Only for models that were trained
+            with references missing now and then, and for arrays in host memory; `info` says whether it is so.
         tiling: ``exact`` tiles what is too large where no part of the network takes in the whole image, and refuses it
             where one does; ``approximate`` tiles there too, every tile with a whole image of its own, and says so in
             `info`, in the log and in what is made of the result.
@@ -80,6 +84,7 @@ class Runtime:
         largest_output: int = LARGEST_OUTPUT,
         max_memory: int | None = None,
         tiling: TilingOption = "exact",
+        trust: bool = True,
         device: int = 0,
         device_layer: "LayerName" = "cuda-core",
         cuda_graphs: bool = True,
@@ -103,13 +108,14 @@ class Runtime:
         self._lock = threading.Lock()
         self._restore_times: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._prepare_times: deque[float] = deque(maxlen=LATENCIES_KEPT)
-        self._restored = self._prepared = 0
+        self._restored = self._prepared = self._unguided = 0
         self._bundle = self._runner.activate(source)
         manifest = self._bundle.manifest
         self._rules = ShapeRules(manifest.name, manifest.scale, manifest.needs_reference)
         try:
             self._capacity = Capacity(self._bundle, self._runner, largest_output, max_memory, tiling)
-            self._path = SlicePath(self._runner, self._bundle, self._capacity)
+            self._trust = trust
+            self._path = SlicePath(self._runner, self._bundle, self._capacity, trust and manifest.without_reference)
             started = time.perf_counter()
             self._golden_error = self._check_golden()
             self._warm_up_seconds = time.perf_counter() - started
@@ -144,6 +150,7 @@ class Runtime:
             consistency=self._consistency,
             tiling=self._capacity.tiling,
             max_memory=self._capacity.max_memory,
+            trust=self._trust_text(),
             memory_known_by=self._capacity.known_by,
             golden_error=self._golden_error,
             warm_up_seconds=self._warm_up_seconds,
@@ -162,7 +169,7 @@ class Runtime:
         """Latencies so far (the last `LATENCIES_KEPT` slices)."""
         with self._lock:
             restore, prepare = np.array(self._restore_times) * 1e3, np.array(self._prepare_times) * 1e3
-            return Stats.of(self._restored, restore, self._prepared, prepare)
+            return Stats.of(self._restored, self._unguided, restore, self._prepared, prepare)
 
     def prepare(self, reference: Any, *, stream: Any = None) -> PreparedReference:
         """Compute what depends on the reference alone, before the target has arrived.
@@ -190,12 +197,16 @@ class Runtime:
         slices = as_slices(reference, "reference", complex_allowed=False)
         self._rules.check_alone(slices.shape)
         features: list[Any] = []
+        seen: list[Array | None] = []
         for piece in slices:
             started = time.perf_counter()
             features.append(self._path.encode(piece))
+            seen.append(self._path.seen(piece))
             self._count(None, time.perf_counter() - started)
             self._capacity.check_prepared(bytes_of(tuple(features)))
-        return PreparedReference(np.shape(reference), self._bundle.sha256, self._choice.spec.name, tuple(features))
+        return PreparedReference(
+            np.shape(reference), self._bundle.sha256, self._choice.spec.name, tuple(features), tuple(seen)
+        )
 
     @overload
     def __call__(  # pyright: ignore[reportOverlappingOverload] # NumPy arrays speak DLPack too; the first one wins
@@ -245,9 +256,11 @@ class Runtime:
             inferred = self._infer(piece, references, index)
             restored[index] = self.finish(inferred.values, piece)
             self._count(time.perf_counter() - started - inferred.preparing, inferred.preparing)
+            if self._unused(inferred):
+                _log.warning("slice %d of %d: %s", index + 1, len(slices), distrust(inferred.trust or 0))
         return restored.reshape(expected)
 
-    def infer(self, target: AnyArray, reference: AnyArray | PreparedReference | None = None) -> Array:
+    def infer(self, target: AnyArray, reference: AnyArray | PreparedReference | None = None) -> Inferred:
         """What the network makes of one slice: a call without its end, which `finish` is.
 
         A series runs the two beside each other. In `stats` such slices count without what `finish` takes.
@@ -255,6 +268,9 @@ class Runtime:
         Args:
             target: (H, W), as in a call, in host memory.
             reference: likewise.
+
+        Returns:
+            Its ``values`` are for `finish`; it tells whether the reference was used.
 
         Raises:
             InputError: see `__call__`.
@@ -268,7 +284,8 @@ class Runtime:
         started = time.perf_counter()
         inferred = self._infer(slices[0], references, 0)
         self._count(time.perf_counter() - started - inferred.preparing, inferred.preparing)
-        return inferred.values
+        self._unused(inferred)
+        return inferred
 
     def finish(self, restored: Array, target: AnyArray) -> Array:
         """Check one slice that `infer` gave, and put the measured k-space of its target back.
@@ -294,6 +311,11 @@ class Runtime:
             InputError: they do not fit at once, and cannot be cut.
         """
         return self._capacity.tiling_for(height, width)
+
+    @property
+    def restores_unguided(self) -> bool:
+        """Whether the model was trained with references missing: all zeros stand for one that is not there."""
+        return self._bundle.manifest.without_reference
 
     @property
     def prepares_beside(self) -> bool:
@@ -350,7 +372,7 @@ class Runtime:
     def _infer(self, target: AnyArray, references: AnyArray | PreparedReference | None, index: int) -> Inferred:
         """One slice with the reference of this index."""
         if isinstance(references, PreparedReference):
-            return self._path.infer(target, features=references.features[index])
+            return self._path.infer(target, features=references.features[index], seen=references.seen[index])
         return self._path.infer(target, None if references is None else references[index])
 
     def _count(self, restoring: float | None, preparing: float) -> None:
@@ -362,6 +384,21 @@ class Runtime:
             if preparing:
                 self._prepare_times.append(preparing)
                 self._prepared += 1
+
+    def _unused(self, inferred: Inferred) -> bool:
+        """Whether a slice's reference was not used; counts it."""
+        unused = inferred.trust is not None and not inferred.guided
+        with self._lock:
+            self._unguided += unused
+        return unused
+
+    def _trust_text(self) -> str:
+        """For `info`."""
+        if not self._rules.needs_reference:
+            return "none: the model is single-contrast"
+        if not self.restores_unguided:
+            return "any: the model was never trained without a reference"
+        return f"at least {LEAST_TRUST:g}" if self._trust else "any: the runtime was opened with trust=False"
 
     def _check_golden(self) -> float | None:
         """Run the golden vector, which also warms the engine up; refuse an engine that is off."""

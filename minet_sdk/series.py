@@ -26,6 +26,7 @@ from minet_sdk.pipeline import (
     to_fft_grid,
 )
 from minet_sdk.runtime import Runtime
+from minet_sdk.trust import median_trust
 from minet_sdk.volume import Grid
 
 
@@ -39,6 +40,9 @@ class RestoredSeries:
     consistency: Consistency
     tiling: str
     """How the slices were cut; empty if each was restored at once."""
+
+    trust_p50: float | None
+    """Median over slices of the trust in the reference; None where it was not judged."""
 
     clipped: int
     """Restored values outside the range that the source's pixel format can hold."""
@@ -80,7 +84,12 @@ def restore_series(
     check_roles(runtime, has_reference=reference is not None)
     tiling, info = runtime.tiling_for(*grid.shape[1:]), runtime.info
     consistency = runtime.consistency_for(np.empty(0, np.float32))
-    settings = {"consistency": consistency, "precision": info.precision, "backend": info.backend}
+    settings = {
+        "consistency": consistency,
+        "precision": info.precision,
+        "backend": info.backend,
+        "reference trust": info.trust,
+    }
     derivation = Derivation(
         scale=runtime.scale,
         model_name=info.model,
@@ -90,6 +99,7 @@ def restore_series(
         reference_contrast="" if reference is None else _contrast(reference),
     )
     fallbacks: list[Fallback] = []
+    trusts: list[float | None] = []
     clipped, seconds = 0, 0.0
 
     def derived(slices: Iterator[RestoredSlice[_DicomPair]]) -> Iterator[Dataset]:
@@ -104,6 +114,7 @@ def restore_series(
             )
             if one.fallback is not None:
                 fallbacks.append(one.fallback)
+            trusts.append(one.trust)
             clipped += made.clipped
             seconds += one.seconds
             yield made.dataset
@@ -114,7 +125,9 @@ def restore_series(
         pairs, resampled = _pairs(runtime.scale, grid, order, target, reference)
         with restoring(runtime, pairs, len(order)) as slices:
             files = write_series(derived(slices), output, overwrite=overwrite)
-    return RestoredSeries(files, tuple(fallbacks), resampled, consistency, str(tiling), clipped, seconds)
+    return RestoredSeries(
+        files, tuple(fallbacks), resampled, consistency, str(tiling), median_trust(trusts), clipped, seconds
+    )
 
 
 def _pairs(

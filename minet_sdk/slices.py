@@ -1,4 +1,4 @@
-"""The way of images in host memory through an engine: normalise, cut where they are too large, run, undo."""
+"""The way of images in host memory through an engine: judge the reference, normalise, cut, run, undo."""
 
 import time
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from minet_sdk.bundle import Bundle
 from minet_sdk.capacity import Capacity
 from minet_sdk.errors import InputError
 from minet_sdk.reports import bytes_of
+from minet_sdk.trust import LEAST_TRUST, reference_trust, seen_by_target
 
 Array = npt.NDArray[np.float32]
 AnyArray = npt.NDArray[Any]
@@ -26,6 +27,12 @@ class Inferred:
 
     preparing: float
     """Seconds that the reference took."""
+
+    trust: float | None = None
+    """How well the reference fits the target, see `trust.reference_trust`; None where it was not judged."""
+
+    guided: bool = True
+    """Whether the reference was used: not below `trust.LEAST_TRUST`. False for single-contrast models, too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +49,25 @@ class TiledFeatures:
 
 
 class SlicePath:
-    """Prepares and restores single slices. For any number of threads."""
+    """Prepares and restores single slices. For any number of threads.
 
-    def __init__(self, runner: Runner, bundle: Bundle, capacity: Capacity) -> None:
+    Args:
+        runner: the engine.
+        bundle: that it runs.
+        capacity: what is restored at once.
+        judges: do without a reference that does not show what the target shows.
+    """
+
+    def __init__(self, runner: Runner, bundle: Bundle, capacity: Capacity, judges: bool) -> None:
         self._runner = runner
         self._capacity = capacity
         self._normalisation = bundle.manifest.normalisation
         self._scale = bundle.manifest.scale
+        self._judges = judges
+
+    def seen(self, reference: AnyArray) -> Array | None:
+        """What a reference will be judged by, (H, W); None where nothing judges it."""
+        return seen_by_target(reference, self._scale) if self._judges else None
 
     def encode(self, reference: AnyArray) -> Any:
         """Features of a reference (scale * H, scale * W): the engine's own, or `TiledFeatures`.
@@ -63,7 +82,13 @@ class SlicePath:
         parts = tuple(self._runner.encode(_batch(tile.cut(normal, self._scale))) for tile in tiling.tiles)
         return parts[0] if tiling.whole else TiledFeatures(parts)
 
-    def infer(self, target: AnyArray, reference: AnyArray | None = None, features: Any = None) -> Inferred:
+    def infer(
+        self,
+        target: AnyArray,
+        reference: AnyArray | None = None,
+        features: Any = None,
+        seen: Array | None = None,
+    ) -> Inferred:
         """What the network makes of a slice.
 
         Args:
@@ -71,6 +96,7 @@ class SlicePath:
             reference: (scale * H, scale * W); every tile prepares its own part, so that the features of one tile are
                 held and no more.
             features: what `encode` gave, instead.
+            seen: what `seen` gave of the reference of these features.
 
         Raises:
             InputError: it does not fit at once, and cannot be cut.
@@ -80,6 +106,18 @@ class SlicePath:
         tiling, preparing = self._capacity.tiling_for(height, width), 0.0
         magnitude = np.abs(target) if np.iscomplexobj(target) else target
         statistics = self._normalisation.statistics(magnitude)
+        if reference is not None:
+            started = time.perf_counter()
+            seen = self.seen(reference)
+            preparing += time.perf_counter() - started
+        trust = None if seen is None else reference_trust(magnitude, seen)
+        guided = not (reference is None and features is None)
+        if trust is not None and trust < LEAST_TRUST:
+            reference, features, guided = (
+                np.zeros([self._scale * side for side in target.shape], np.float32),
+                None,
+                False,
+            )
         normal, guide, prepared = self._normalisation.apply(magnitude, statistics), None, features
         if reference is not None:
             started = time.perf_counter()
@@ -99,7 +137,7 @@ class SlicePath:
                 result = restored
             else:
                 tile.paste(restored, result, self._scale)
-        return Inferred(self._normalisation.undo(result, statistics), preparing)
+        return Inferred(self._normalisation.undo(result, statistics), preparing, trust, guided)
 
 
 def as_slices(image: AnyArray, role: str, *, complex_allowed: bool) -> AnyArray:

@@ -5,6 +5,8 @@ explain, and how much more than the same reference moved a few pixels? Contrast,
 a reference of another subject, which is as well explained by a moved copy of itself, scores near 0.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -32,6 +34,17 @@ FLAT = 1e-4
 LOUDEST = 0.1
 """A window weighs as much as its variance, but at most this part of the mean variance: the outline of a head, which all
 heads share, would decide alone otherwise."""
+
+
+def distrust(trust: float) -> str:
+    """What to say of a reference that is not used."""
+    return f"the reference does not show what the target shows (trust {trust:.2f}, at least {LEAST_TRUST:g} is needed)"
+
+
+def median_trust(trusts: Sequence[float | None]) -> float | None:
+    """Over the slices that were judged; None if none was."""
+    judged = [trust for trust in trusts if trust is not None]
+    return float(np.median(judged)) if judged else None
 
 
 def seen_by_target(reference: Array, scale: int) -> Array:

@@ -98,20 +98,27 @@ def make_bundle(once: Once, slices: "Slices") -> MakeBundle:
     Its checkpoint, random.safetensors, lies beside it.
     """
 
-    def make(precision: Precision = "fp32", **changes: object) -> Bundle:
+    def make(precision: Precision = "fp32", missing_reference: float = 0, **changes: object) -> Bundle:
         from minet_sdk.export.bundle import export_bundle
         from minet_sdk.training.checkpoint import save_checkpoint
 
         network = _small_network(**changes)
 
         def export(folder: Path) -> None:
-            save_checkpoint(folder / "random.safetensors", network, {"command": "none", "seed": 3})
+            record = {"command": "none", "seed": 3, "augmentation": {"missing_reference": missing_reference}}
+            save_checkpoint(folder / "random.safetensors", network, record)
             export_bundle(folder / "random.safetensors", folder / "random", precision, calibration=slices)
 
         config = sorted(network.config.to_dict().items())
-        return open_bundle(once(f"random {precision} {config}", export) / "random")
+        return open_bundle(once(f"random {precision} {missing_reference} {config}", export) / "random")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def judging_bundle(make_bundle: MakeBundle) -> Path:
+    """A x2 model whose training left references out now and then, so that the runtime may do without one."""
+    return make_bundle(missing_reference=0.1, scale=2).location
 
 
 @pytest.fixture(scope="session")

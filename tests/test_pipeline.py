@@ -16,6 +16,7 @@ from minet_sdk.errors import BackendError, InputError
 from minet_sdk.kspace import bicubic, degrade, zero_filled
 from minet_sdk.measures import psnr
 from minet_sdk.pipeline import restore_volume, to_fft_grid
+from minet_sdk.slices import Inferred
 from minet_sdk.volume import Grid, Volume
 
 Array = NDArray[np.float32]
@@ -90,8 +91,8 @@ def test_reference_on_another_grid_is_resampled_and_said(runtime: Runtime, study
     assert "resampled" in result.notes[0]
 
 
-def test_slices_without_reference_are_interpolated_and_said(
-    runtime: Runtime, study: tuple[Volume, Volume], caplog: pytest.LogCaptureFixture
+def test_slices_without_reference_are_interpolated_by_models_that_need_one(
+    small_bundle: Path, study: tuple[Volume, Volume], caplog: pytest.LogCaptureFixture
 ) -> None:
     reference, truth = study
     assert reference.grid is not None
@@ -99,7 +100,8 @@ def test_slices_without_reference_are_interpolated_and_said(
         reference.values[:2], Grid((2, *reference.grid.shape[1:]), reference.grid.origin, reference.grid.steps)
     )
     target = coarse(truth, 2)
-    result = restore_volume(runtime, target, first)
+    with Runtime(small_bundle, threads=1) as runtime:
+        result = restore_volume(runtime, target, first)
     assert [f.slice for f in result.fallbacks] == [2]
     assert "covers 0%" in result.fallbacks[0].reason
     assert result.notes[2].startswith("bicubic interpolation instead of the model")
@@ -112,10 +114,10 @@ def test_an_engine_that_fails_loses_no_slice(
 ) -> None:
     reference, truth = study
     with Runtime(small_bundle, threads=1) as runtime:
-        infer: Callable[..., Array] = Runtime.infer
+        infer: Callable[..., Inferred] = Runtime.infer
         calls = iter((False, True, False))
 
-        def failing(self: Runtime, *inputs: Array) -> Array:
+        def failing(self: Runtime, *inputs: Array) -> Inferred:
             if next(calls):
                 raise BackendError("out of memory")
             return infer(self, *inputs)

@@ -73,9 +73,9 @@ def test_one_slice_is_one_of_a_stack(runtime: Runtime, pair: tuple[Array, Array]
 
 def test_a_call_is_infer_and_finish(runtime: Runtime, pair: tuple[Array, Array]) -> None:
     target, reference = pair
-    inferred = runtime.infer(target[0], reference[0])
+    inferred = runtime.infer(target[0], reference[0]).values
     assert np.array_equal(runtime.finish(inferred, target[0]), runtime(target[0], reference[0]))
-    assert np.array_equal(runtime.infer(target[0], runtime.prepare(reference[0])), inferred)
+    assert np.array_equal(runtime.infer(target[0], runtime.prepare(reference[0])).values, inferred)
     with pytest.raises(InputError, match="infer takes one slice"):
         runtime.infer(target, reference)
     inferred[3, 4] = np.nan

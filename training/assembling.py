@@ -11,6 +11,7 @@ from minet_sdk.errors import TrainingError
 from minet_sdk.requirements import require
 from minet_sdk.training.architecture import Architecture
 from minet_sdk.training.config import preset
+from minet_sdk.training.hardware import fast_precision
 from minet_sdk.training.methods import Method, Size, find_method
 from minet_sdk.training.recipes import DEFAULT, RECIPES
 from minet_sdk.training.settings import Machine, TrainingSettings
@@ -91,6 +92,7 @@ def assemble(*layers: Mapping[str, Any]) -> Run:
         raise TrainingError(f"{method.name} is {what}; choose another method")
     if choices.size == "published":
         values = _merged(RECIPES[recipe].settings, method.recipe, given)
+    values.setdefault("precision", fast_precision(str(values.get("accelerator", "auto"))))
     settings = TrainingSettings(
         network=_network(method, choices),
         method=method.name,

@@ -75,7 +75,9 @@ class TrainingSettings:
     """Validations without a better gain after which the run ends; 0 for none."""
 
     seed: int = 0
-    precision: Precision = "bf16-mixed"
+    precision: Precision = "32-true"
+    """`assembling.assemble` takes `bf16-mixed` where the machine has the instructions and nothing else is asked for."""
+
     initialise: str = ""
     """Checkpoint whose weights the run starts from."""
 

@@ -30,7 +30,7 @@ def environment() -> dict[str, Any]:
     return {
         "processor": processor.get("model name", platform.processor() or platform.machine()),
         "cores": cores(),
-        "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
+        "instruction_sets": instruction_sets(),
         "virtual": "hypervisor" in flags,
         "governor": _read(_GOVERNOR) or "not visible",
         "memory_gib": _memory_gib(),
@@ -39,6 +39,12 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
     }
+
+
+def instruction_sets() -> list[str]:
+    """Those of `INSTRUCTION_SETS` that the processor has; empty where the system does not tell."""
+    flags = _processor().get("flags", _processor().get("Features", "")).split()
+    return [name for name in INSTRUCTION_SETS if name in flags]
 
 
 def free_memory_share() -> float:

@@ -33,6 +33,9 @@ def run(
     backend: Backend = AUTO,
     threads: Threads = None,
     consistency: Consistency = "auto",
+    trust: Annotated[
+        bool, typer.Option(help="Do without a reference that does not show what the target shows, slice by slice.")
+    ] = True,
     max_memory: Annotated[
         str | None, typer.Option(help="What one slice may take, such as 2GiB; larger ones are tiled or refused.")
     ] = None,
@@ -52,7 +55,13 @@ def run(
     def open_runtime(fitting: str) -> Runtime:
         chosen = fitting if model == AUTO else model
         return Runtime(
-            chosen, backend=backend, threads=threads, consistency=consistency, max_memory=limit, tiling=tiling
+            chosen,
+            backend=backend,
+            threads=threads,
+            consistency=consistency,
+            max_memory=limit,
+            tiling=tiling,
+            trust=trust,
         )
 
     with progress_bar("restoring") as progress:
@@ -86,6 +95,10 @@ def _check_same_kind(target: Path, reference: Path | None) -> None:
         raise InputError(f"{target} and {reference} are different kinds of input: give two folders or two files")
 
 
+def _trust(summary: RunSummary) -> str:
+    return "" if summary.trust_p50 is None else f"trust in the reference {summary.trust_p50:.2f}, "
+
+
 def _report(summary: RunSummary, json: bool) -> None:
     if summary.pairing:
         remark(f"paired: {summary.pairing}")
@@ -97,12 +110,12 @@ def _report(summary: RunSummary, json: bool) -> None:
         approximate = " (not what the whole image gives)" if summary.tiling.startswith("approximate") else ""
         remark(f"slices were too large to be restored at once: {summary.tiling}{approximate}")
     for fallback in summary.fallbacks:
-        remark(f"slice {fallback.slice + 1}: {fallback.method} instead of the model: {fallback.reason}")
+        remark(f"slice {fallback.slice + 1}: {fallback.method}: {fallback.reason}")
     if summary.clipped_pixels:
         remark(f"{summary.clipped_pixels} restored values were clipped to what the source's pixel format holds")
     remark(
         f"{summary.slices} slices x{summary.scale} with {summary.model} on {summary.backend} ({summary.precision}), "
-        f"consistency {summary.consistency}, {len(summary.fallbacks)} fallbacks, "
+        f"consistency {summary.consistency}, {len(summary.fallbacks)} fallbacks, {_trust(summary)}"
         f"{summary.seconds['total']:.1f} s. {RESEARCH_USE}"
     )
     if json:

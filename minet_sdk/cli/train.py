@@ -67,7 +67,9 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="End the run after so many validations without a better gain.")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed. [default: bf16-mixed if it is fast here]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights and data.")] = None,
     accelerator: Annotated[str | None, typer.Option(help="auto, cpu or gpu.")] = None,
     devices: Annotated[int | None, typer.Option(help="Devices of each node; 0 takes all. [default: 1]")] = None,

@@ -62,7 +62,9 @@ class DevicePath:
         self._rules.check_alone(image.shape)
         features = tuple(self._encode(image, index, own) for index in range(image.shape[0]))
         self._runner.keep(own, image)
-        return PreparedReference(image.given_shape, self._bundle.sha256, self._backend, features)
+        return PreparedReference(
+            image.given_shape, self._bundle.sha256, self._backend, features, (None,) * len(features)
+        )
 
     def restore(self, target: Any, reference: Any, stream: Any) -> DeviceArray:
         """The restored image, see `Runtime.__call__`."""

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from minet_sdk.errors import TrainingError
+from minet_sdk.training import hardware
 from minet_sdk.training.assembling import assemble, read_settings, to_yaml
 from minet_sdk.training.config import MinetConfig, preset
 from minet_sdk.training.methods import METHODS
@@ -155,3 +156,15 @@ def test_every_setting_is_recorded() -> None:
     assert list(settings.to_dict()) == list(vars(settings))
     assert isinstance(settings, TrainingSettings)
     assert settings.to_dict()["network"]["kind"] == "minet"
+
+
+@pytest.mark.parametrize(
+    ("instructions", "expected"), [(["avx2"], "32-true"), (["avx2", "avx512f", "avx512_bf16"], "bf16-mixed")]
+)
+def test_bfloat16_where_there_are_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, instructions: list[str], expected: str
+) -> None:
+    monkeypatch.setattr(hardware, "instruction_sets", lambda: instructions)
+    assert assemble({"accelerator": "cpu"}).settings.precision == expected
+    assert assemble({"accelerator": "cpu", "precision": "bf16-mixed"}).settings.precision == "bf16-mixed"
+    assert assemble({"accelerator": "cpu", "recipe": "paper"}).settings.precision == "32-true"
