@@ -56,14 +56,18 @@ kernels: $(VENV)/.dev
 kernels-check: $(VENV)/.dev
 	$(BIN)/python -m minet_sdk.kernels.build --check
 
-# What no test run waits for: quality of the bundled models on every test set. Needs the label maps: LABELS=folder.
-# ITK is the folder of BrainT1Slice.png and BrainProtonDensitySlice.png (Debian: insighttoolkit5-examples), an aligned
-# noisy pair; without it that column is missing.
+# The paper's comparison: trains what is not trained yet, tests what is not tested yet, over as many sittings as it takes;
+# what is in benchmarks/results/comparison is not done again. Needs the label maps: LABELS=folder. ITK is the folder of
+# BrainT1Slice.png and BrainProtonDensitySlice.png (Debian: insighttoolkit5-examples), an aligned noisy pair; without it
+# that column is missing. ATLAS is the folder resources/CITI168 of the Python package hippunfold 0.5.11, T1 and T2 of the
+# CIT168 average. HOURS starts no training after so long.
 QUALITY_PAIRS = $(if $(ITK),\
 	--pair "real, ITK slice T1 and PD" "$(ITK)/BrainT1Slice.png" "$(ITK)/BrainProtonDensitySlice.png" \
 	--pair "real, ITK slice T1 and PD" "$(ITK)/BrainProtonDensitySlice.png" "$(ITK)/BrainT1Slice.png")
-quality: $(VENV)/.dev
-	$(BIN)/python benchmarks/quality.py --labels "$(LABELS)" --output benchmarks/results/quality.json $(QUALITY_PAIRS)
+quality: $(VENV)/.dev $(NATIVE)
+	$(BIN)/python benchmarks/comparison.py --labels "$(LABELS)" --work out/comparison $(if $(HOURS),--hours $(HOURS)) \
+		$(QUALITY_PAIRS) $(if $(ATLAS),--atlas "$(ATLAS)")
+	$(BIN)/python benchmarks/readme.py
 
 # Latency against every peer, half an hour on a quiet machine; ONLY=paper-320,linearity runs some sections.
 bench: $(VENV)/.dev $(NATIVE)

@@ -1,4 +1,4 @@
-"""Write the README's tables from committed JSON, so that no figure there is typed by hand.
+"""Write the tables of the README, docs/quality.md and the model cards from committed JSON: no figure is typed by hand.
 
 python benchmarks/readme.py
 """
@@ -8,44 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from comparison_table import card, details, tables
+from comparison_table import draw as draw_restorations
 from latency_table import draw, latency_table
+
+from minet_sdk.bundle import models_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
-PICTURE = ROOT / "docs" / "latency.png"
-
-METHODS = ("bicubic", "zero-filled", "single-contrast, off", "MINet, off", "MINet, soft", "MINet, hard")
-
-
-def quality_table(report: dict[str, Any]) -> str:
-    """Markdown of the quality report: one table a scale, one row a method, one column a test set."""
-    lines: list[str] = []
-    for scale, by_set in report["results"].items():
-        names = list(by_set)
-        counts = ", ".join(f"{report['slices'][name]} slices" for name in names)
-        lines += [f"**{scale}** ({counts})", ""]
-        lines.append("| | " + " | ".join(names) + " |")
-        lines.append("|---" * (len(names) + 1) + "|")
-        for method in METHODS:
-            lines.append(f"| {method} | " + " | ".join(_cell(by_set[name][method], method) for name in names) + " |")
-        guided = [by_set[name]["MINet over single-contrast"] for name in names]
-        lines.append("| MINet over single-contrast, both soft | " + " | ".join(_gain(cell) for cell in guided) + " |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _cell(values: dict[str, Any], method: str) -> str:
-    text = f"{values['psnr']:.2f} dB, SSIM {values['ssim']:.3f}"
-    return text if method in ("bicubic", "zero-filled") else f"{text}, {_gain(values)}"
-
-
-def _gain(values: dict[str, Any]) -> str:
-    gain = f"{values['gain_db']:+.2f} dB"
-    if values["gain_db_interval"] is None:
-        return gain
-    low, high = values["gain_db_interval"]
-    return f"{gain} ({low:+.2f} to {high:+.2f})"
+DOCS = ROOT / "docs"
+QUALITY = DOCS / "quality.md"
 
 
 def precision_table(report: dict[str, Any]) -> str:
@@ -64,12 +37,15 @@ def precision_table(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "quality": quality_table,
-    "precision": precision_table,
-    "latency": latency_table,
+CARDS = sorted(models_folder().glob("*/MODEL_CARD.md"))
+TABLES: dict[str, tuple[tuple[Path, ...], str, Callable[[dict[str, Any], Path], str]]] = {
+    "comparison": ((README,), "comparison", lambda report, page: tables(report)),
+    "comparison-details": ((QUALITY,), "comparison", lambda report, page: details(report)),
+    "measures": (tuple(CARDS), "comparison", lambda report, page: card(report, page.parent.name)),
+    "precision": ((README,), "precision", lambda report, page: precision_table(report)),
+    "latency": ((README,), "latency", lambda report, page: latency_table(report)),
 }
-"""By the name of the JSON file, which is also that of the README's markers."""
+"""By the name of the markers: the pages that have them, the name of the JSON file, and what makes the text."""
 
 
 def load(name: str) -> dict[str, Any]:
@@ -77,23 +53,26 @@ def load(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def with_tables(readme: str) -> str:
-    """The README with the text between all markers replaced; a report that is not there leaves its place alone."""
-    for name, table in TABLES.items():
-        if not (RESULTS / f"{name}.json").is_file():
+def with_tables(page: Path) -> str:
+    """A page with the text between all of its markers replaced; a report that is not there leaves its place alone."""
+    text = page.read_text(encoding="utf-8")
+    for name, (pages, report, table) in TABLES.items():
+        if page not in pages or not (RESULTS / f"{report}.json").is_file():
             continue
         start, end = f"<!-- {name}: written by benchmarks/readme.py -->", f"<!-- end of {name} -->"
-        before, rest = readme.split(start)
+        before, rest = text.split(start)
         _, after = rest.split(end)
-        readme = f"{before}{start}\n{table(load(name))}{end}{after}"
-    return readme
+        text = f"{before}{start}\n{table(load(report), page)}{end}{after}"
+    return text
 
 
 def main() -> None:
-    """Rewrite README.md, and the picture that it shows."""
-    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+    """Rewrite the pages, and the pictures that they show."""
+    for page in (README, QUALITY, *CARDS):
+        page.write_text(with_tables(page), encoding="utf-8")
     if (RESULTS / "latency.json").is_file():
-        draw(load("latency"), PICTURE)
+        draw(load("latency"), DOCS / "latency.png")
+    draw_restorations(RESULTS / "comparison", DOCS)
 
 
 if __name__ == "__main__":

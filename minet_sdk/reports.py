@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minet_sdk.errors import InputError
+from minet_sdk.trust import Seen
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class PreparedReference:
     features: tuple[Any, ...]
     """One entry a slice, in the backend's own form."""
 
-    seen: tuple[npt.NDArray[np.float32] | None, ...]
+    seen: tuple[Seen | None, ...]
     """Of each slice what its trust is judged by, see `trust.seen_by_target`; None where it is not judged."""
 
     @property

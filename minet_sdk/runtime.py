@@ -26,7 +26,7 @@ from minet_sdk.reports import PreparedReference, RuntimeInfo, Stats, bytes_of
 from minet_sdk.shapes import LARGEST_OUTPUT, ShapeRules
 from minet_sdk.slices import Inferred, SlicePath, as_slices
 from minet_sdk.tiling import Tiling
-from minet_sdk.trust import LEAST_TRUST, distrust
+from minet_sdk.trust import LEAST_TRUST, Seen, distrust
 
 if TYPE_CHECKING:
     from minet_sdk.cuda.arrays import CudaArray, DeviceArray, DlpackArray
@@ -197,7 +197,7 @@ class Runtime:
         slices = as_slices(reference, "reference", complex_allowed=False)
         self._rules.check_alone(slices.shape)
         features: list[Any] = []
-        seen: list[Array | None] = []
+        seen: list[Seen | None] = []
         for piece in slices:
             started = time.perf_counter()
             features.append(self._path.encode(piece))

@@ -12,7 +12,7 @@ from minet_sdk.bundle import Bundle
 from minet_sdk.capacity import Capacity
 from minet_sdk.errors import InputError
 from minet_sdk.reports import bytes_of
-from minet_sdk.trust import LEAST_TRUST, reference_trust, seen_by_target
+from minet_sdk.trust import LEAST_TRUST, Seen, reference_trust, seen_by_target
 
 Array = npt.NDArray[np.float32]
 AnyArray = npt.NDArray[Any]
@@ -65,8 +65,8 @@ class SlicePath:
         self._scale = bundle.manifest.scale
         self._judges = judges
 
-    def seen(self, reference: AnyArray) -> Array | None:
-        """What a reference will be judged by, (H, W); None where nothing judges it."""
+    def seen(self, reference: AnyArray) -> Seen | None:
+        """What a reference will be judged by; None where nothing judges it."""
         return seen_by_target(reference, self._scale) if self._judges else None
 
     def encode(self, reference: AnyArray) -> Any:
@@ -87,7 +87,7 @@ class SlicePath:
         target: AnyArray,
         reference: AnyArray | None = None,
         features: Any = None,
-        seen: Array | None = None,
+        seen: Seen | None = None,
     ) -> Inferred:
         """What the network makes of a slice.
 

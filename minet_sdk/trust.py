@@ -6,6 +6,7 @@ a reference of another subject, which is as well explained by a moved copy of it
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +21,16 @@ LEAST_TRUST = 0.15
 0.05 (x2 and x4, clinical and random contrast), nine of ten right ones at least 0.23, the real pairs at least 0.55."""
 
 WINDOW = 5
-"""Edge of a window, low-resolution pixels; odd."""
+"""Edge of a window, low-resolution pixels; `_window_means` is made for it."""
 
 MOVES = ((3, 0), (-3, 0), (0, 3), (0, -3))
 """Rows and columns by which the reference is moved for comparison, low-resolution pixels."""
+
+_FARTHEST = 3
+"""Of `MOVES`."""
+
+_REACH = _FARTHEST + WINDOW // 2
+"""How far beyond a pixel the moved windows around it look."""
 
 SMALLEST = 2 * WINDOW
 """Fewest rows or columns that hold enough windows."""
@@ -47,68 +54,131 @@ def median_trust(trusts: Sequence[float | None]) -> float | None:
     return float(np.median(judged)) if judged else None
 
 
-def seen_by_target(reference: Array, scale: int) -> Array:
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A reference as the target's resolution shows it, ready to be compared with any target of its size."""
+
+    shape: tuple[int, int]
+    """(H, W)."""
+
+    values: Array
+    """Mean 0, standard deviation 1; float32 (H, W) and a margin of `_REACH` on every side, for it continues
+    periodically. All zeros for a constant reference."""
+
+    mean: Array
+    """Of the window around every pixel, with a margin of `_FARTHEST`."""
+
+    inverse_variance: Array
+    """Likewise."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds."""
+        return self.values.nbytes + self.mean.nbytes + self.inverse_variance.nbytes
+
+
+def seen_by_target(reference: Array, scale: int) -> Seen:
     """The reference as the target's resolution would show it.
 
     Args:
         reference: (scale * H, scale * W) float32.
         scale: magnification.
 
-    Returns:
-        (H, W) float32.
+    Raises:
+        InputError: too small to tell.
     """
-    return np.asarray(degrade(reference, scale), np.float32)
+    return see(np.asarray(degrade(reference, scale), np.float32))
 
 
-def reference_trust(target: Array, reference: Array) -> float:
+def see(image: Array) -> Seen:
+    """What a target is compared with.
+
+    Args:
+        image: (H, W) float32 on the target's grid.
+
+    Raises:
+        InputError: too small to tell.
+    """
+    if min(image.shape) < SMALLEST:
+        raise InputError(f"reference is {image.shape}; trust needs at least {SMALLEST} x {SMALLEST} pixels")
+    values = _standard(image)
+    padded = np.pad(values, WINDOW // 2, mode="wrap")
+    mean, square = _window_means(np.stack([padded, padded * padded]))
+    variance = np.maximum(square - mean * mean, 0)
+    variance += np.float32(FLAT * variance.mean(dtype=np.float64)) or np.float32(1)
+    rows, columns = image.shape
+    return Seen(
+        (rows, columns),
+        np.pad(values, _REACH, mode="wrap"),
+        np.pad(mean, _FARTHEST, mode="wrap"),
+        np.pad(1 / variance, _FARTHEST, mode="wrap"),
+    )
+
+
+def reference_trust(target: Array, reference: Seen) -> float:
     """How well a reference fits a target.
+
+    In float32: about 1 ms for 160 x 160 pixels, good to 1e-5.
 
     Args:
         target: (H, W) low-resolution magnitude, any intensity scale.
-        reference: (H, W) of the same grid, from `seen_by_target`.
+        reference: of the same grid.
 
     Returns:
         1 for a reference that explains the target wholly, about 0 or less for one that explains it no better than
         moved copies of itself. 0 if either image is constant.
 
     Raises:
-        InputError: the images differ in shape, or are too small to tell.
+        InputError: the images differ in shape.
     """
-    if target.shape != reference.shape or target.ndim != 2:
+    if target.shape != reference.shape:
         raise InputError(f"target {target.shape} and reference {reference.shape}: expected two (H, W) of one size")
-    if min(target.shape) < SMALLEST:
-        raise InputError(f"target is {target.shape}; trust needs at least {SMALLEST} x {SMALLEST} pixels")
-    t, r = _standard(target), _standard(reference)
-    if t is None or r is None:
-        return 0.0
-    t_mean, r_mean = _window_mean(t), _window_mean(r)
-    t_variance = np.maximum(_window_mean(t * t) - t_mean**2, np.finfo(np.float64).tiny)
-    r_variance = _window_mean(r * r) - r_mean**2
-    r_variance += FLAT * r_variance.mean()
-    weight = np.minimum(t_variance, LOUDEST * t_variance.mean())
-    scale = weight / (weight.sum() * t_variance)
+    rows, columns = reference.shape
+    t = np.pad(_standard(target), WINDOW // 2, mode="wrap")
+    moves = ((0, 0), *MOVES)
+    products = np.empty((2 + len(moves), *t.shape), np.float32)
+    products[0] = t
+    np.multiply(t, t, out=products[1])
+    for product, move in zip(products[2:], moves, strict=True):
+        np.multiply(t, _moved(reference.values, move, t.shape), out=product)
+    means = _window_means(products)
+    mean, variance, covariances = means[0], means[1], means[2:]
+    variance -= mean * mean
+    np.maximum(variance, np.finfo(np.float32).tiny, out=variance)
+    weight = np.minimum(variance, np.float32(LOUDEST * variance.mean(dtype=np.float64)))
+    total = float(weight.sum(dtype=np.float64))
+    weight /= variance
+    explained: list[float] = []
+    for covariance, move in zip(covariances, moves, strict=True):
+        covariance -= mean * _moved(reference.mean, move, (rows, columns))
+        covariance *= covariance
+        covariance *= weight
+        covariance *= _moved(reference.inverse_variance, move, (rows, columns))
+        explained.append(float(covariance.sum(dtype=np.float64)) / total)
+    here, *elsewhere = explained
+    return (here - max(elsewhere)) / (1 - max(elsewhere))
 
-    def explained(move: tuple[int, int]) -> float:
-        moved, mean, variance = (np.roll(part, move, (0, 1)) for part in (r, r_mean, r_variance))
-        covariance = _window_mean(t * moved) - t_mean * mean
-        return float((scale * covariance**2 / variance).sum())
 
-    chance = max(explained(move) for move in MOVES)
-    return (explained((0, 0)) - chance) / (1 - chance)
-
-
-def _standard(image: Array) -> npt.NDArray[np.float64] | None:
-    """Mean 0, standard deviation 1, so that the window sums lose no digits; None for a constant image."""
+def _standard(image: Array) -> Array:
+    """Mean 0, standard deviation 1, so that the window sums lose no digits; zeros for a constant image."""
     deviation = image - np.mean(image, dtype=np.float64)
-    size = float(np.sqrt(np.mean(deviation**2)))
-    return deviation / size if size > 0 else None
+    size = float(np.sqrt(np.mean(deviation * deviation)))
+    return (deviation / size if size > 0 else np.zeros_like(deviation)).astype(np.float32)
 
 
-def _window_mean(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Mean over the window around every pixel; the image continues periodically, as it does for `np.roll`."""
-    half = WINDOW // 2
-    rows, columns = image.shape
-    high = np.concatenate([image[-half:], image, image[:half]])
-    sums = sum((high[start : start + rows] for start in range(1, WINDOW)), start=high[:rows])
-    wide = np.concatenate([sums[:, -half:], sums, sums[:, :half]], axis=1)
-    return sum((wide[:, start : start + columns] for start in range(1, WINDOW)), start=wide[:, :columns]) / WINDOW**2
+def _moved(padded: Array, move: tuple[int, int], shape: tuple[int, ...]) -> Array:
+    """(H, W) of an image with an even margin, moved by rows and columns."""
+    top, left = ((have - want) // 2 - by for have, want, by in zip(padded.shape, shape, move, strict=True))
+    return padded[top : top + shape[0], left : left + shape[1]]
+
+
+def _window_means(padded: Array) -> Array:
+    """(n, H, W) means over the window around every pixel of (n, H + WINDOW - 1, W + WINDOW - 1)."""
+    pairs = padded[:, :-1] + padded[:, 1:]
+    rows = pairs[:, :-3] + pairs[:, 2:-1]
+    rows += padded[:, 4:]
+    pairs = rows[:, :, :-1] + rows[:, :, 1:]
+    both = pairs[:, :, :-3] + pairs[:, :, 2:-1]
+    both += rows[:, :, 4:]
+    both *= np.float32(1 / WINDOW**2)
+    return both

@@ -1,6 +1,6 @@
 """Make the bundled models from finished training runs, with their model cards.
 
-    python tools/make_bundled_models.py RUN_X2 RUN_X4 --single RUN_X2_SINGLE RUN_X4_SINGLE
+    python tools/make_bundled_models.py RUN [RUN ...] --single RUN_X2_SINGLE RUN_X4_SINGLE
     python tools/make_bundled_models.py --again     # the same weights through today's export
 
 Weights are rounded to float16 first, so that checkpoint and graphs hold the same numbers.
@@ -22,7 +22,7 @@ SINGLE_CHECKPOINTS = Path(__file__).resolve().parent.parent / "benchmarks" / "ch
 
 CARD = """# {name}
 
-MINet (Feng et al., MICCAI 2021), preset `small`: {parameters:,} parameters, {stages} stages of {blocks} blocks,
+MINet (Feng et al., MICCAI 2021), preset `{preset}`: {parameters:,} parameters, {stages} stages of {blocks} blocks,
 {channels} channels, {affinity} affinity. Restores a target contrast at {scale} times the resolution, guided by a
 reference contrast that was acquired at the full resolution.
 
@@ -43,14 +43,19 @@ of the same anatomy on the restored grid. Any intensity scale.
 |---|---|---|---|---|
 {curve}
 
-## Quality
-Measured on test subjects 14-16 and on the real ICBM152 pair: `benchmarks/results/quality.json`, made by
-`make quality`; the README shows its table.
+## Measures
+On synthetic test subjects 14-16 and on real pairs, without k-space consistency and with it: PSNR, SSIM, gain over
+zero-filled k-space in dB with its 95 % interval; then what wrong, moved and missing references do, over the right one
+and over none, with the runtime's trust gate and without it. Made by `make quality`, explained in docs/quality.md.
+
+<!-- measures: written by benchmarks/readme.py -->
+<!-- end of measures -->
 
 ## Known limits
 - Trained on heads at about 1 mm; other anatomy, other resolutions and strong artefacts were not tested.
 - What the reference does not show and the low resolution does not hold cannot be restored; what only the reference
-  shows may leave traces. A misplaced or wrong reference lowers quality.
+  shows may leave traces. The runtime does without a reference that does not show what the target shows, slice by slice;
+  one that is a little displaced passes, and lowers quality by what the table says.
 - Anatomy came from label maps of ten subjects. Rare pathology is represented by random spots only.
 """
 
@@ -74,6 +79,7 @@ def card(name: str, checkpoint: Checkpoint) -> str:
     )
     return CARD.format(
         name=name,
+        preset="fast" if config.grid == "target" else "small",
         parameters=parameters(checkpoint),
         stages=config.stages,
         blocks=config.blocks,
@@ -88,6 +94,12 @@ def card(name: str, checkpoint: Checkpoint) -> str:
         curve=curve,
         note=f"\n- note: {record['note']}" if record["note"] else "",
     )
+
+
+def bundle_name(checkpoint: Checkpoint) -> str:
+    """Of a bundled model: minet-x2, minet-fast-x4, ..."""
+    config = checkpoint.minet.config
+    return f"minet-{'fast-' if config.grid == 'target' else ''}x{config.scale}"
 
 
 def store(run: Path, path: Path, note: str) -> Checkpoint:
@@ -125,7 +137,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             stored = Path(folder) / "checkpoint.safetensors"
             checkpoint = store(run, stored, arguments.note)
-            name = f"minet-x{checkpoint.model.config.scale}"
+            name = bundle_name(checkpoint)
             bundle = export_bundle(stored, models_folder() / name, name=name, overwrite=True)
             shutil.copy(stored, bundle.location / stored.name)
         (bundle.location / CARD_NAME).write_text(card(name, checkpoint), encoding="utf-8")

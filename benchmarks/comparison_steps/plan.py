@@ -5,29 +5,25 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from minet_sdk.atomic import replacing
+from minet_sdk.benchmark.machine import environment
 from minet_sdk.training.methods import METHODS
 
 SCALES = (2, 4)
-REPEATED = (
-    "minet",
-    "edsr",
-    "zeng",
-    "lyu-mse",
-    "minet-no-reference",
-    "minet-reduction-only",
-    "minet-no-h",
-    "minet-no-attention",
-)
+REPEATED = ("minet", "minet-no-reference", "minet-reduction-only", "minet-no-h", "minet-no-attention", "edsr", "zeng")
 """Methods that are trained with two seeds: MINet, its ablations, and the rivals of which one may be the best."""
 
-VALIDATIONS = 5
+VALIDATIONS = 2
 COMMON = (
-    "--recipe", "small", "--patch", "64", "--batch-size", "4", "--threads", "1", "--validation-slices", "12",
-    "--no-progress",
+    "--recipe", "small", "--patch", "64", "--batch-size", "4", "--threads", "1", "--validation-slices", "8",
+    "--precision", "32-true", "--no-progress",
 )  # fmt: skip
 """The one recipe for all methods."""
+
+PLAIN = "contrast={misaligned: 0, wrong_reference: 0, missing_reference: 0}"
+"""Training pairs whose references are always there and always right."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +33,28 @@ class Run:
     method: str
     scale: int
     seed: int
+    plain: bool = False
+    """Trained without the augmentations that make a wrong reference survivable."""
 
     @property
     def name(self) -> str:
         """Of its folder and of its result."""
-        return f"{self.method}-x{self.scale}-seed{self.seed}"
+        return f"{self.method}{'-plain' if self.plain else ''}-x{self.scale}-seed{self.seed}"
 
     def command(self, labels: Path, *more: str) -> list[str]:
         """What trains it."""
-        own = ("--method", self.method, "--scale", str(self.scale), "--seed", str(self.seed))
+        own = ["--method", self.method, "--scale", str(self.scale), "--seed", str(self.seed)]
+        if self.plain:
+            own += ["--data-option", PLAIN]
         return [sys.executable, "-m", "minet_sdk.cli", "train", str(labels), *COMMON, *own, *more]
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long one method trains, the same for all in processor time of one core."""
+    """How long one method trains at one scale."""
 
-    minutes: float
-    step_cpu_seconds: float
-    validation_seconds: float
     steps: int
+    step_cpu_seconds: float
 
 
 def trained_methods() -> list[str]:
@@ -68,25 +66,34 @@ def runs() -> list[Run]:
     """All, the first seed of every method first, so that the tables are complete early."""
     order = sorted(trained_methods(), key=lambda name: name not in REPEATED)
     first = [Run(method, scale, 0) for method in order for scale in SCALES]
-    return first + [Run(method, scale, 1) for method in REPEATED for scale in SCALES]
+    plain = [Run("minet", scale, 0, plain=True) for scale in SCALES]
+    return first + plain + [Run(method, scale, 1) for method in REPEATED for scale in SCALES]
 
 
-def budget_of(run: Run, labels: Path, minutes: float, kept: Path) -> Budget:
-    """Steps that fit into the budget; measured once for each method and scale, then read from ``kept``.
+def settle_budgets(chosen: list[Run], labels: Path, minutes: float, path: Path) -> dict[str, Budget]:
+    """Steps of every method and scale that take the same processor time, from ``path`` where they are known.
+
+    They are measured once and then belong to the comparison: a sitting on another machine makes the same steps.
 
     Raises:
-        subprocess.CalledProcessError: the training does not work.
+        subprocess.CalledProcessError: a training does not work.
+        ValueError: the steps that are known were measured for other minutes.
     """
-    known = json.loads(kept.read_text()) if kept.exists() else {}
-    key = f"{run.method}-x{run.scale}"
-    if key not in known or known[key]["minutes"] != minutes:
+    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if known and known["minutes"] != minutes:
+        raise ValueError(
+            f"{path} holds the steps of {known['minutes']:g} minutes, not of {minutes:g}: another --output"
+        )
+    known = known or {"minutes": minutes, "machine": environment(), "budgets": {}}
+    for run in chosen:
+        key = f"{run.method}-x{run.scale}"
+        if key in known["budgets"]:
+            continue
         command = run.command(labels, "--steps", "100", "--measure")
         measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        seconds = 60 * minutes - VALIDATIONS * measured["validation_s"]
-        steps = max(1, int(seconds / measured["step_cpu_s"] / VALIDATIONS)) * VALIDATIONS
-        budget = Budget(minutes, round(measured["step_cpu_s"], 4), round(measured["validation_s"], 2), steps)
-        known = json.loads(kept.read_text()) if kept.exists() else {}
-        known[key] = asdict(budget)
-        with replacing(kept) as temporary:
-            temporary.write_text(json.dumps(dict(sorted(known.items())), indent=2) + "\n")
-    return Budget(**known[key])
+        steps = max(1, int(60 * minutes / measured["step_cpu_s"] / VALIDATIONS)) * VALIDATIONS
+        known["budgets"][key] = asdict(Budget(steps, round(measured["step_cpu_s"], 4)))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    return {key: Budget(**budget) for key, budget in known["budgets"].items()}

@@ -1,4 +1,4 @@
-"""Results of all runs that there are -> one summary: means over seeds, paired gains with intervals, who beats whom."""
+"""Results of all networks that there are -> one summary: means over seeds, paired gains with intervals."""
 
 import json
 from collections import defaultdict
@@ -8,74 +8,94 @@ from typing import Any
 import numpy as np
 
 from comparison_steps.plan import SCALES
-from comparison_steps.test import rows_from_json
+from comparison_steps.testing import rows_from_json
 from minet_sdk.kspace import Consistency
 from minet_sdk.training.evaluation import BASELINE, MODES, Row, Rows, as_json, label
 from minet_sdk.training.methods import METHODS
 from minet_sdk.training.statistics import Difference, paired_difference
 
+BUNDLED = ("bundled-minet", "bundled-minet-fast")
+ROWS = (*METHODS, "minet-plain", "twin", *BUNDLED)
+"""In the tables' order."""
+
+ALONE = (*(name for name, method in METHODS.items() if not method.guided), "twin")
+"""Methods that take no reference."""
+
+RIVALS = tuple(name for name, method in METHODS.items() if method.guided and not name.startswith("minet"))
+PARTS = ("minet-no-reference", "minet-reduction-only", "minet-no-h", "minet-no-attention")
+AFFINITIES = ("minet-paper-affinity", "minet-released-affinity")
+
 Results = dict[str, list[Rows]]
-"""Of one scale and test set: by method, one `Rows` a seed."""
+"""Of one scale and test set: by row, one `Rows` a seed."""
 
 
 def summarise(folder: Path) -> dict[str, Any]:
     """Everything that the tables show.
 
     Args:
-        folder: the runs' results, one JSON each.
+        folder: the networks' results, one JSON each.
     """
     report: dict[str, Any] = {}
-    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("*-seed*.json"))]
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*-seed*.json")) if _is_result(path)]
     for scale in SCALES:
-        of_scale = sorted((run for run in runs if run["scale"] == scale), key=lambda run: run["seed"])
+        of_scale = sorted((one for one in found if one["scale"] == scale), key=lambda one: one["seed"])
         by_set: dict[str, Results] = defaultdict(lambda: defaultdict(list))
-        for run in of_scale:
-            for set_name, data in run["results"].items():
-                by_set[set_name][run["method"]].append(rows_from_json(data))
-        about = {run["method"]: run["about"] for run in of_scale}
+        for one in of_scale:
+            for set_name, data in one["results"].items():
+                by_set[set_name][one["row"]].append(rows_from_json(data))
+        about = {one["row"]: one["about"] for one in reversed(of_scale)}
+        robust = [json.loads(path.read_text()) for path in sorted(folder.glob(f"robustness-*-x{scale}-seed0.json"))]
         report[f"x{scale}"] = {
-            "about": {name: about[name] for name in METHODS if name in about},
+            "about": {row: about[row] for row in ROWS if row in about},
             "sets": {name: _of_set(results) for name, results in by_set.items()},
+            "robustness": {one["row"]: one["sets"] for one in robust},
         }
     return report
 
 
+def _is_result(path: Path) -> bool:
+    return not path.name.startswith("robustness-")
+
+
 def _of_set(results: Results) -> dict[str, Any]:
-    present = [name for name in METHODS if name in results]
-    summary: dict[str, Any] = {
-        "methods": {name: _of_method(name, results) for name in present},
-        "over": {},
-    }
-    alone = [name for name in present if not METHODS[name].guided]
-    guided = [name for name in present if METHODS[name].guided and not name.startswith("minet")]
-    if "minet" in present:
-        for what, rivals in (("best single-contrast method", alone), ("best other guided method", guided)):
-            if rivals:
-                best = max(rivals, key=lambda name: _mean_psnr(results, name))
-                summary["over"][what] = {"rival": best, "minet_gain_db": as_json(_difference(results, "minet", best))}
-        summary["over"]["ablations"] = {
-            name: as_json(_difference(results, "minet", name))
-            for name in present
-            if name.startswith("minet-") and name != "minet-fast"
-        }
+    present = [row for row in ROWS if row in results]
+    summary: dict[str, Any] = {"rows": {row: _of_row(row, results) for row in present}, "over": {}}
+
+    def over(ours: str, what: str, rivals: tuple[str, ...]) -> None:
+        there = [row for row in rivals if row in results and row != ours]
+        if ours in results and there:
+            best = max(there, key=lambda row: _mean_psnr(results, row))
+            summary["over"].setdefault(ours, {})[what] = {
+                "rival": best,
+                "gain_db": as_json(_difference(results, ours, best)),
+            }
+
+    for ours in ("minet", *BUNDLED):
+        over(ours, "best single-contrast method", ALONE)
+        over(ours, "best other guided method", RIVALS)
+    for part in (*PARTS, *AFFINITIES, "minet-fast", "minet-plain"):
+        over("minet", part, (part,))
+    over("bundled-minet", "the same without reference, trained alike", ("twin",))
+    over("bundled-minet-fast", "bundled-minet", ("bundled-minet",))
     return summary
 
 
-def _of_method(name: str, results: Results) -> dict[str, Any]:
-    modes: list[Consistency] = [mode for mode in MODES if label(name, mode) in results[name][0]]
+def _of_row(row: str, results: Results) -> dict[str, Any]:
+    modes: list[Consistency] = [mode for mode in MODES if label(row, mode) in results[row][0]]
     return {
-        "seeds": len(results[name]),
-        "volumes": len(results[name][0][name]),
-        "psnr_by_seed": [round(_mean(rows[name], "psnr"), 3) for rows in results[name]],
+        "seeds": len(results[row]),
+        "volumes": len(results[row][0][row]),
+        "slices": sum(len(one.squared_errors) for one in results[row][0][row]),
+        "psnr_by_seed": [round(_mean(rows[row], "psnr"), 3) for rows in results[row]],
         **{
             mode: {
                 **{
-                    measure: round(
-                        float(np.mean([_mean(rows[label(name, mode)], measure) for rows in results[name]])), 5
-                    )
+                    measure: round(float(np.mean([_mean(rows[label(row, mode)], measure) for rows in results[row]])), 5)
                     for measure in ("psnr", "ssim", "nmse")
                 },
-                "gain_db": as_json(_difference(results, name, BASELINE, label(name, mode))),
+                "gain_db": as_json(_difference(results, row, BASELINE, label(row, mode)))
+                if BASELINE in results
+                else None,
             }
             for mode in modes
         },
@@ -91,7 +111,7 @@ def _mean_psnr(results: Results, name: str) -> float:
 
 
 def _difference(results: Results, ours: str, theirs: str, shown: str = "") -> Difference:
-    """Paired by slice, each method's error in dB averaged over its seeds first; on the volumes that both have."""
+    """Paired by slice, each row's error in dB averaged over its seeds first; on the volumes that both have."""
     first, second = _decibels(results[ours], shown or ours), _decibels(results[theirs], theirs)
     shared = [key for key in first if key in second]
     values = np.array([second[key] - first[key] for key in shared])

@@ -2,33 +2,35 @@
 
 import subprocess
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from comparison_steps.plan import VALIDATIONS, Run, budget_of
+from comparison_steps.plan import VALIDATIONS, Budget, Run
 from minet_sdk.training.folder import FINISHED
 
 
-def train_all(runs: list[Run], labels: Path, work: Path, minutes: float, jobs: int, hours: float) -> list[Run]:
-    """Train in order, some at a time, and start nothing after so many hours; returns those that are finished.
+def train_all(
+    runs: list[Run], budgets: Mapping[str, Budget], labels: Path, work: Path, jobs: int, hours: float
+) -> None:
+    """Train in order, some at a time, and start nothing after so many hours.
 
     Args:
         runs: in order.
+        budgets: by method and scale.
         labels: folder of label maps.
         work: folder of the runs' folders.
-        minutes: budget of each.
         jobs: how many at a time, one thread each.
         hours: how long to go on starting runs.
     """
     ends = time.monotonic() + 3600 * hours
     work.mkdir(parents=True, exist_ok=True)
-    budgets = work / "budgets.json"
 
     def one(run: Run) -> None:
         folder = work / run.name
-        if (folder / FINISHED).exists() or time.monotonic() > ends:
+        if is_finished(run, work) or time.monotonic() > ends:
             return
-        steps = budget_of(run, labels, minutes, budgets).steps
+        steps = budgets[f"{run.method}-x{run.scale}"].steps
         more = ["--steps", str(steps), "--validate-every", str(steps // VALIDATIONS), "-o", str(folder)]
         if (folder / "last.ckpt").exists():
             more.append("--resume")
@@ -39,4 +41,8 @@ def train_all(runs: list[Run], labels: Path, work: Path, minutes: float, jobs: i
 
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(one, runs))
-    return [run for run in runs if (work / run.name / FINISHED).exists()]
+
+
+def is_finished(run: Run, work: Path) -> bool:
+    """Whether a run has been trained to its end."""
+    return (work / run.name / FINISHED).exists()

@@ -20,13 +20,21 @@ def readme() -> Any:
 
 
 def test_tables_are_those_of_the_json(readme: Any) -> None:
-    text = readme.README.read_text(encoding="utf-8")
-    assert readme.with_tables(text) == text
+    assert len(readme.CARDS) >= 2
+    for page in (readme.README, readme.QUALITY, *readme.CARDS):
+        assert readme.with_tables(page) == page.read_text(encoding="utf-8"), page
 
 
 def test_figures_are_those_of_the_bundled_models(readme: Any) -> None:
     """By their checkpoints: a bundle that is exported anew holds the same network."""
-    measured = {f"minet-{scale}": sha for scale, sha in readme.load("quality")["models"].items()}
+    results = readme.load("comparison")["results"]
+    measured = {
+        f"{row.removeprefix('bundled-')}-{scale}": about["sha256"]
+        for scale, of_scale in results.items()
+        for row, about in of_scale["about"].items()
+        if row.startswith("bundled-")
+    }
+    assert set(measured) == {folder.name for folder in models_folder().iterdir()}
     for name, sha in [*measured.items(), *readme.load("precision")["models"].items()]:
         assert sha256(models_folder() / name / "checkpoint.safetensors") == sha
 

@@ -1,0 +1,194 @@
+"""Test networks: every slice's error goes into one JSON a network, from which any two rows can be paired later."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from comparison_steps.plan import Run
+from comparison_steps.sets import SHOWN, MakeVolumes
+from minet_sdk import Runtime, __version__
+from minet_sdk.atomic import replacing
+from minet_sdk.bundle import models_folder, sha256
+from minet_sdk.export.bundle import export_bundle
+from minet_sdk.measures import Measures
+from minet_sdk.training.checkpoint import load_checkpoint
+from minet_sdk.training.cost import cost
+from minet_sdk.training.evaluation import Restore, Row, Rows, evaluate, interpolations, with_runtime
+from minet_sdk.training.methods import METHODS
+from minet_sdk.training.smore import SmoreSettings, restore_by_self_training
+
+SMORE_STEPS = 150
+SMORE_EVERY = 16
+"""SMORE learns anew for every volume, so that it takes one slice a synthetic subject."""
+
+PICTURES = "slices"
+"""Folder of the restored slices that the picture shows."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network that is a row of its own."""
+
+    row: str
+    """Name of the row: of the method, or of the bundled model."""
+
+    scale: int
+    seed: int
+    checkpoint: Path
+    bundle: Path | None = None
+    """As it ships; None to export the checkpoint."""
+
+    @property
+    def name(self) -> str:
+        """Of its result."""
+        return f"{self.row}-x{self.scale}-seed{self.seed}"
+
+
+def trained(run: Run, work: Path) -> Network:
+    """The network of a finished run."""
+    row = f"{run.method}{'-plain' if run.plain else ''}"
+    return Network(row, run.scale, run.seed, work / run.name / "best.safetensors")
+
+
+def bundled() -> list[Network]:
+    """The models that ship, and the single-contrast twins that were trained like the first of them."""
+    found: list[Network] = []
+    for folder in sorted(models_folder().iterdir()):
+        checkpoint = folder / "checkpoint.safetensors"
+        if checkpoint.is_file():
+            record = load_checkpoint(checkpoint)
+            row = folder.name.removesuffix(f"-x{record.model.config.scale}")
+            found.append(Network(f"bundled-{row}", record.model.config.scale, 0, checkpoint, folder))
+    for scale in (2, 4):
+        twin = Path(__file__).parent.parent / "checkpoints" / f"minet-x{scale}-single.safetensors"
+        found.append(Network("twin", scale, 0, twin))
+    return found
+
+
+def test_network(network: Network, sets: Mapping[str, MakeVolumes], output: Path) -> None:
+    """Restore all test sets, through a bundle and the runtime.
+
+    A bundled model judges its references as it does for its users; the compared ones take all, none of them wrong.
+    """
+    loaded = load_checkpoint(network.checkpoint)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = network.bundle or export_bundle(network.checkpoint, Path(folder) / network.row).location
+        with Runtime(bundle, consistency="off", trust=network.bundle is not None) as runtime:
+            results = _on_all(sets, network, with_runtime(runtime), output)
+            backend = runtime.info.backend
+    spent = cost(loaded.model.config)
+    record = loaded.record
+    about = {
+        "parameters": spent.parameters,
+        "gmac_320": round(spent.giga, 2),
+        "steps": record["settings"].get("steps", record["selected_step"]),
+        "selected_step": record["selected_step"],
+        "training_seconds": record["curve"][-1]["seconds"],
+        "sha256": sha256(network.checkpoint),
+        "commit": record["commit"],
+        "backend": backend,
+    }
+    _write(network, about, results, output)
+
+
+def test_untrained(scale: int, sets: Mapping[str, MakeVolumes], output: Path) -> None:
+    """Interpolations."""
+    for name, restore in interpolations(scale).items():
+        network = Network(name, scale, 0, Path())
+        _write(network, {}, _on_all(sets, network, restore, output), output)
+
+
+def test_smore(scale: int, sets: Mapping[str, MakeVolumes], output: Path) -> None:
+    """The method that learns from the volume that it restores."""
+    config: Any = METHODS["smore-2d"].config(scale)
+
+    def restore(volume: Any) -> Any:
+        return restore_by_self_training(abs(volume.low), config, SmoreSettings(steps=SMORE_STEPS))
+
+    network = Network("smore-2d", scale, 0, Path())
+    results = _on_all(sets, network, restore, output, every=SMORE_EVERY)
+    spent = cost(config)
+    about = {"parameters": spent.parameters, "gmac_320": round(spent.giga, 2), "steps": SMORE_STEPS, "per": "volume"}
+    _write(network, about, results, output)
+
+
+def rows_from_json(data: Mapping[str, Any]) -> Rows:
+    """Of one test set of a result."""
+    return {
+        label: [
+            Row(
+                one["volume"],
+                one["subject"],
+                Measures(one["psnr"], one["ssim"], one["nmse"]),
+                np.array(one["errors"], np.float64),
+            )
+            for one in measured
+        ]
+        for label, measured in data.items()
+    }
+
+
+def _rows_as_json(rows: Rows) -> dict[str, Any]:
+    return {
+        label: [
+            {
+                "volume": row.volume,
+                "subject": row.subject,
+                **asdict(row.measures),
+                "errors": row.squared_errors.tolist(),
+            }
+            for row in measured
+        ]
+        for label, measured in rows.items()
+    }
+
+
+def _on_all(
+    sets: Mapping[str, MakeVolumes], network: Network, restore: Restore, output: Path, every: int = 1
+) -> dict[str, Any]:
+    results: dict[str, Any] = {}
+    for set_name, make in sets.items():
+        volumes = list(make(network.scale))
+        thinned = volumes[::every] if len(volumes) > every else volumes
+        shown: list[Any] = []
+
+        def keeping(volume: Any, shown: list[Any] = shown) -> Any:
+            restored = restore(volume)
+            shown.append(restored[len(restored) // 2])
+            return restored
+
+        results[set_name] = _rows_as_json(evaluate({network.row: keeping}, thinned, network.scale))
+        if set_name == SHOWN and network.seed == 0:
+            path = output / PICTURES / f"{network.name}.npz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, restored=shown[0].astype(np.float16))
+    return results
+
+
+def _write(network: Network, about: Mapping[str, Any], results: Mapping[str, Any], output: Path) -> None:
+    report = {
+        "row": network.row,
+        "scale": network.scale,
+        "seed": network.seed,
+        "about": dict(about),
+        "minet-sdk": __version__,
+        "results": dict(results),
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    with replacing(output / f"{network.name}.json") as temporary:
+        temporary.write_text(json.dumps(rounded(report)) + "\n", encoding="utf-8")
+
+
+def rounded(data: Any) -> Any:
+    """Six digits are enough of any figure here."""
+    if isinstance(data, float):
+        return float(f"{data:.6g}")
+    if isinstance(data, dict):
+        return {key: rounded(value) for key, value in data.items()}
+    return [rounded(value) for value in data] if isinstance(data, list) else data

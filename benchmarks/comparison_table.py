@@ -1,0 +1,213 @@
+"""The tables and pictures of the comparison, from its JSON and the slices beside it alone."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from comparison_steps.report import AFFINITIES, BUNDLED, PARTS
+from comparison_steps.sets import COMPLEX, SHOWN
+from comparison_steps.testing import PICTURES
+
+from minet_sdk.demo import study_folder
+from minet_sdk.figure import Panel, draw_comparison
+from minet_sdk.measures import psnr
+from minet_sdk.training.evaluation import gain_text
+from minet_sdk.training.evaluation_sets import volumes_of
+from minet_sdk.training.methods import METHODS
+from minet_sdk.training.pairs import open_source
+
+Entry = tuple[str, str, str]
+"""Title of a line, row of the results, kind of k-space consistency."""
+
+TABLE_1 = ("bicubic", "zero-filled", "edsr", "edsr-large", "smore-2d", "zeng", "lyu-mse", "lyu", "minet")
+TABLE_2 = (*PARTS, "minet")
+SHIPPED = {"bundled-minet": "minet", "bundled-minet-fast": "minet-fast"}
+PLAIN = "MINet, trained with right references only"
+TWIN = "MINet without reference, 5000 steps"
+
+
+def title(row: str, scale: str = "") -> str:
+    """Of a row, as tables show it."""
+    if row in SHIPPED:
+        return f"`{SHIPPED[row]}-{scale}`, bundled"
+    return {"minet-plain": PLAIN, "twin": TWIN}.get(row) or METHODS[row].title
+
+
+def tables(report: dict[str, Any]) -> str:
+    """For the README: the paper's two tables, and the bundled models."""
+    lines: list[str] = []
+    for heading, rows in (("Table 1: methods", TABLE_1), ("Table 2: parts of MINet", TABLE_2)):
+        for scale in report["results"]:
+            lines += [f"**{heading}, {scale}**", "", *_table(report, scale, [(title(row), row, "off") for row in rows])]
+    for scale in report["results"]:
+        lines += [f"**Bundled models, {scale}**", "", *_table(report, scale, _shipped(scale)), *_over(report, scale)]
+    return "\n".join(lines)
+
+
+def details(report: dict[str, Any]) -> str:
+    """For docs/quality.md: what goes beyond the paper, seeds and robustness."""
+    lines: list[str] = []
+    for scale in report["results"]:
+        affinity = ["minet-no-h", *AFFINITIES, "minet"]
+        lines += [f"### Affinity, {scale}", "", *_table(report, scale, [(title(row), row, "off") for row in affinity])]
+    for scale in report["results"]:
+        fast = [(title(row), row, "off") for row in ("minet-fast", "minet")]
+        lines += [f"### Fast student at the same training time, {scale}", "", *_table(report, scale, fast)]
+    for scale in report["results"]:
+        lines += [f"### Consistency of the complex image, {scale}", "", *_table(report, scale, _shipped(scale), True)]
+    for scale in report["results"]:
+        lines += [f"### References, {scale}", "", *_robustness(report["results"][scale]["robustness"], scale)]
+    for scale in report["results"]:
+        lines += [f"### MINet against each, {scale}", "", *_differences(report, scale)]
+    for scale in report["results"]:
+        lines += [f"### Seeds and size, {scale}", "", *_seeds(report, scale)]
+    return "\n".join(lines)
+
+
+def card(report: dict[str, Any], model: str) -> str:
+    """For the model card of a bundled model: measures, what it gains over others, what wrong references do."""
+    name, _, scale = model.rpartition("-")
+    row = next(row for row, shipped in SHIPPED.items() if shipped == name)
+    entries = [(f"{title(row, scale)}, {mode}", row, mode) for mode in ("off", "soft", "hard")]
+    robust = {row: report["results"][scale]["robustness"].get(row, {})}
+    return "\n".join(
+        [
+            *_table(report, scale, entries),
+            *_over(report, scale, (row,)),
+            *_robustness(robust if robust[row] else {}, scale),
+        ]
+    )
+
+
+def _shipped(scale: str) -> list[Entry]:
+    entries: list[Entry] = [(title("twin"), "twin", "off")]
+    return entries + [
+        (f"{title(row, scale)}, {mode}", row, mode) for row in BUNDLED for mode in ("off", "soft", "hard")
+    ]
+
+
+def _sets(report: dict[str, Any], scale: str, is_complex: bool = False) -> dict[str, Any]:
+    sets: dict[str, Any] = report["results"][scale]["sets"]
+    return {name: found for name, found in sets.items() if (name == COMPLEX) == is_complex}
+
+
+def _table(report: dict[str, Any], scale: str, entries: list[Entry], is_complex: bool = False) -> list[str]:
+    """One line an entry, one column a test set."""
+    sets = _sets(report, scale, is_complex)
+    lines = ["| | " + " | ".join(sets) + " |", "|---" * (len(sets) + 1) + "|"]
+    for text, row, mode in entries:
+        cells = [_cell(found["rows"].get(row), mode) for found in sets.values()]
+        if any(cells):
+            lines.append(f"| {text} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _cell(found: dict[str, Any] | None, mode: str) -> str:
+    if found is None or mode not in found:
+        return ""
+    values = found[mode]
+    text = f"{values['psnr']:.2f} dB, {values['ssim']:.3f}"
+    return text if values["gain_db"] is None else f"{text}, {gain_text(values['gain_db'])}"
+
+
+def _over(report: dict[str, Any], scale: str, shipped: tuple[str, ...] = BUNDLED) -> list[str]:
+    """What the bundled models gain over others."""
+    sets = _sets(report, scale)
+    lines = ["| gain, dB | " + " | ".join(sets) + " |", "|---" * (len(sets) + 1) + "|"]
+    for ours in shipped:
+        whats = {what: None for found in sets.values() for what in found["over"].get(ours, {})}
+        for what in whats:
+            cells: list[str] = []
+            for found in sets.values():
+                one = found["over"].get(ours, {}).get(what)
+                rival = "" if one is None or what in (title(one["rival"]), one["rival"]) else f" {title(one['rival'])}"
+                cells.append("" if one is None else f"{gain_text(one['gain_db'])}{rival}")
+            over = title(what, scale) if what in BUNDLED else what
+            lines.append(f"| {title(ours, scale)} over {over} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _differences(report: dict[str, Any], scale: str) -> list[str]:
+    """MINet of the comparison over every other row of it."""
+    sets = _sets(report, scale)
+    lines = ["| gain of MINet over, dB | " + " | ".join(sets) + " |", "|---" * (len(sets) + 1) + "|"]
+    whats = {what: None for found in sets.values() for what in found["over"].get("minet", {})}
+    for what in whats:
+        cells: list[str] = []
+        for found in sets.values():
+            one = found["over"].get("minet", {}).get(what)
+            named = "" if one is None or one["rival"] == what else f" ({title(one['rival'])})"
+            cells.append("" if one is None else f"{gain_text(one['gain_db'])}{named}")
+        known = what in METHODS or what in ("minet-plain", "twin")
+        lines.append(f"| {title(what) if known else what} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _robustness(robustness: dict[str, Any], scale: str) -> list[str]:
+    """One line a way to spoil the reference; each cell: over a right reference, over none, refused."""
+    lines: list[str] = []
+    for row, by_set in robustness.items():
+        gates = ("gate", "no gate") if row in BUNDLED else ("no gate",)
+        columns = [(set_name, gate) for set_name in by_set for gate in gates]
+        lines += [f"**{title(row, scale)}**", ""]
+        lines.append("| reference | " + " | ".join(f"{name}; {gate}" for name, gate in columns) + " |")
+        lines.append("|---" * (len(columns) + 1) + "|")
+        for kind in next(iter(by_set.values()))["no gate"]:
+            cells: list[str] = []
+            for set_name, gate in columns:
+                one = by_set[set_name][gate][kind]
+                refused = f", {one['refused']:.0%} refused" if gate == "gate" else ""
+                cells.append(f"{gain_text(one['over_right'])}; {gain_text(one['over_missing'])}{refused}")
+            lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return lines
+
+
+def _seeds(report: dict[str, Any], scale: str) -> list[str]:
+    about: dict[str, dict[str, Any]] = report["results"][scale]["about"]
+    lines = [
+        f"| | parameters | GMAC at 320 x 320 | steps | minutes it took | PSNR by seed, {SHOWN} | NMSE |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows = _sets(report, scale).get(SHOWN, {}).get("rows", {})
+    for row, found in rows.items():
+        one = about[row]
+        size = f"{one['parameters']:,} | {one['gmac_320']:.1f} | {one['steps']}" if one else " | | "
+        minutes = f"{one['training_seconds'] / 60:.1f}" if "training_seconds" in one else ""
+        by_seed = ", ".join(f"{value:.2f}" for value in found["psnr_by_seed"])
+        lines.append(f"| {title(row, scale)} | {size} | {minutes} | {by_seed} | {found['off']['nmse']:.5f} |")
+    return [*lines, ""]
+
+
+SHOWN_ROWS = ("bicubic", "zero-filled", "edsr", "smore-2d", "zeng", "lyu-mse", "minet", "bundled-minet")
+
+
+def draw(results: Path, pictures: Path) -> None:
+    """The middle slice of the real pair by every method, with its error: comparison_x2.png and comparison_x4.png.
+
+    Args:
+        results: folder of the networks' results.
+        pictures: folder to write to.
+    """
+    for scale in (2, 4):
+        volume = next(volumes_of(open_source("dicom", study_folder(), "all"), scale, 1))
+        middle = len(volume.truth) // 2
+        truth, reference, low = volume.truth[middle], volume.reference[middle], abs(volume.low[middle])
+        images: dict[str, Any] = {}
+        for row in SHOWN_ROWS:
+            path = results / PICTURES / f"{row}-x{scale}-seed0.npz"
+            if path.is_file():
+                images[row] = np.load(path)["restored"].astype(np.float32)
+        if "zero-filled" not in images:
+            continue
+        blocks = np.repeat(np.repeat(low, scale, 0), scale, 1).astype(np.float32)
+        panels = [
+            Panel("Reference (T1)", reference / reference.max() * np.percentile(truth, 99.7), compared=False),
+            Panel(f"Low resolution x{scale}", blocks),
+            *(
+                Panel(f"{title(row, f'x{scale}').strip('`')}\n{psnr(truth[None], image[None]):.2f} dB", image)
+                for row, image in images.items()
+            ),
+        ]
+        caption = f"ICBM152 average T2 guided by T1, x{scale}, no k-space consistency. Research use only."
+        draw_comparison(pictures / f"comparison_x{scale}.png", panels, truth, images["zero-filled"], caption)

@@ -1,0 +1,130 @@
+"""The comparison on networks and volumes that are small: real tests, real summary, real tables."""
+
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from minet_sdk.bundle import Bundle
+from minet_sdk.kspace import bicubic, degrade, zero_filled
+from minet_sdk.training.checkpoint import load_checkpoint, save_checkpoint
+from minet_sdk.training.evaluation_sets import TestVolume
+
+ROOT = Path(__file__).resolve().parents[2]
+SLICES = 8
+
+
+@pytest.fixture(scope="module")
+def modules() -> Iterator[Callable[[str], Any]]:
+    """The benchmarks are scripts, not a package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        yield importlib.import_module
+
+
+def volumes(scale: int) -> Iterator[TestVolume]:
+    """Two subjects in other proportions, eight slices each, as volumes of one slice."""
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    for subject in ("first", "second"):
+        for number in range(SLICES):
+            rng = np.random.default_rng((len(subject), number))
+            width = 0.5 if subject == "first" else 0.8
+            shape: NDArray[np.float64] = (x**2 / width + y**2 < 0.6) + 0.4 * (np.hypot(x, y - 0.2) < 0.3)
+            truth = (shape + 0.02 * rng.standard_normal(shape.shape)).astype(np.float32)[None]
+            low = np.stack([degrade(truth[0], scale)])
+            yield TestVolume(f"{subject} #{number}", subject, truth, low, (1.5 - truth).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def tested(
+    modules: Callable[[str], Any], make_bundle: Callable[..., Bundle], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Results of the interpolations and of one small network, under its own name and as MINet with two seeds."""
+    output = tmp_path_factory.mktemp("results") / "comparison"
+    testing, sets_module = modules("comparison_steps.testing"), modules("comparison_steps.sets")
+    sets = {sets_module.CLINICAL: volumes, sets_module.SHOWN: volumes}
+    bundle = make_bundle(missing_reference=0.1, scale=2)
+    made = load_checkpoint(bundle.location.parent / "random.safetensors")
+    told = {"settings": {"steps": 7}, "selected_step": 7, "curve": [{"seconds": 60.0}], "commit": "none"}
+    checkpoint = tmp_path_factory.mktemp("trained") / "best.safetensors"
+    save_checkpoint(checkpoint, made.model, {**made.record, **told})
+    testing.test_untrained(2, sets, output)
+    for seed in (0, 1):
+        testing.test_network(testing.Network("minet", 2, seed, checkpoint), sets, output)
+    shipped = testing.Network("bundled-minet", 2, 0, checkpoint, bundle.location)
+    testing.test_network(shipped, sets, output)
+    modules("comparison_steps.robustness").test_robustness(shipped, sets, output)
+    return output
+
+
+def test_gains_are_those_of_the_slices(modules: Callable[[str], Any], tested: Path) -> None:
+    """Bicubic over zero-filled, computed here from the images alone."""
+    found = modules("comparison_steps.report").summarise(tested)["x2"]["sets"]["real, ICBM152 T1 to T2"]["rows"]
+    decibels: list[float] = []
+    for volume in volumes(2):
+        truth, low = volume.truth[0].astype(float), volume.low[0]
+        errors = [np.mean((method(low, 2) - truth) ** 2) for method in (zero_filled, bicubic)]
+        decibels.append(10 * np.log10(errors[0] / errors[1]))
+    gain = found["bicubic"]["off"]["gain_db"]
+    assert gain["mean"] == pytest.approx(np.mean(decibels), abs=1e-3)
+    assert gain["interval"][0] < gain["mean"] < gain["interval"][1]
+    assert gain["by_subject"]["second"] == pytest.approx(np.mean(decibels[SLICES:]), abs=1e-3)
+    assert found["zero-filled"]["off"]["gain_db"]["mean"] == 0
+    assert (found["minet"]["seeds"], found["minet"]["volumes"], found["minet"]["slices"]) == (2, 16, 16)
+
+
+def test_the_best_rival_is_found(modules: Callable[[str], Any], tested: Path) -> None:
+    found = modules("comparison_steps.report").summarise(tested)["x2"]["sets"]["real, ICBM152 T1 to T2"]
+    over = found["over"]["minet"]["best single-contrast method"]
+    psnr = {row: found["rows"][row]["off"]["psnr"] for row in ("bicubic", "zero-filled")}
+    assert over["rival"] == max(psnr, key=lambda row: psnr[row])
+
+
+def test_wrong_references_are_counted(tested: Path) -> None:
+    """What is refused is as if nothing had been given; with a right reference the gate changes nothing."""
+    report = json.loads((tested / "robustness-bundled-minet-x2-seed0.json").read_text())
+    for by_gate in report["sets"].values():
+        gated = by_gate["gate"]
+        assert gated["right"]["over_right"]["mean"] == 0
+        assert gated["missing"]["over_missing"]["mean"] == 0
+        assert gated["missing"]["refused"] == 1
+        assert gated["right"]["refused"] == 0
+        assert gated["moved by 8"]["refused"] == 1
+        assert gated["moved by 8"]["over_missing"]["mean"] == 0
+        assert by_gate["no gate"]["moved by 8"]["refused"] == 0
+        assert by_gate["no gate"]["moved by 8"]["over_missing"]["mean"] != 0
+
+
+def test_tables_and_pictures_come_from_the_results(modules: Callable[[str], Any], tested: Path, tmp_path: Path) -> None:
+    table, report = modules("comparison_table"), {"results": modules("comparison_steps.report").summarise(tested)}
+    text = table.tables(report) + table.details(report)
+    psnr = report["results"]["x2"]["sets"]["real, ICBM152 T1 to T2"]["rows"]["minet"]["off"]["psnr"]
+    assert "| MINet | " in text
+    assert f"{psnr:.2f} dB" in text
+    assert "| another subject's | " in text
+    assert "`minet-x2`, bundled over best single-contrast method" in text
+
+
+def test_every_system_of_the_paper_is_a_row(modules: Callable[[str], Any]) -> None:
+    table, plan = modules("comparison_table"), modules("comparison_steps.plan")
+    trained = {(run.method, run.scale) for run in plan.runs()}
+    for row in (*table.TABLE_1[3:], *table.TABLE_2):
+        assert row == "smore-2d" or {(row, 2), (row, 4)} <= trained
+    twice = {run.method for run in plan.runs() if run.seed == 1}
+    assert {"minet", *table.PARTS} <= twice
+
+
+def test_budgets_are_measured_once(modules: Callable[[str], Any], tmp_path: Path) -> None:
+    plan, path = modules("comparison_steps.plan"), tmp_path / "budgets.json"
+    path.write_text(
+        json.dumps({"minutes": 8, "machine": {}, "budgets": {"edsr-x2": {"steps": 6, "step_cpu_seconds": 1}}})
+    )
+    run = plan.Run("edsr", 2, 1)
+    assert plan.settle_budgets([run], tmp_path, 8, path)["edsr-x2"].steps == 6
+    with pytest.raises(ValueError, match="steps of 8 minutes"):
+        plan.settle_budgets([run], tmp_path, 9, path)
