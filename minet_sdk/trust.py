@@ -161,9 +161,11 @@ def reference_trust(target: Array, reference: Seen) -> float:
 
 def _standard(image: Array) -> Array:
     """Mean 0, standard deviation 1, so that the window sums lose no digits; zeros for a constant image."""
-    deviation = image - np.mean(image, dtype=np.float64)
+    deviation: npt.NDArray[np.float64] = image - np.mean(image, dtype=np.float64)
     size = float(np.sqrt(np.mean(deviation * deviation)))
-    return (deviation / size if size > 0 else np.zeros_like(deviation)).astype(np.float32)
+    if size > 0:
+        deviation /= size
+    return deviation.astype(np.float32)
 
 
 def _moved(padded: Array, move: tuple[int, int], shape: tuple[int, ...]) -> Array:
@@ -180,5 +182,4 @@ def _window_means(padded: Array) -> Array:
     pairs = rows[:, :, :-1] + rows[:, :, 1:]
     both = pairs[:, :, :-3] + pairs[:, :, 2:-1]
     both += rows[:, :, 4:]
-    both *= np.float32(1 / WINDOW**2)
-    return both
+    return np.multiply(both, np.float32(1 / WINDOW**2), out=both, dtype=np.float32)
