@@ -22,6 +22,7 @@ from minet_sdk import __version__
 from minet_sdk.backends import Need, choose, make_runner
 from minet_sdk.backends.base import Runner, RunnerOptions
 from minet_sdk.bundle import Bundle, Precision, models_folder, sha256
+from minet_sdk.errors import BackendError
 from minet_sdk.export.bundle import export_bundle
 from minet_sdk.export.calibration import HEADROOM, Collector, collect
 from minet_sdk.export.execution import EXECUTION, Run, run_network, run_onnx, run_torch
@@ -123,7 +124,12 @@ def measure_precisions(network: Network, checkpoint: Path, slices: Slices) -> di
                 f"ONNX Runtime, {EXECUTION[precision] or 'as it is'}": run_onnx(bundle.graph("model"), precision)
             }
             quantisation = Quantisation.of(bundle.manifest)
-            openvino = open_in_openvino(bundle) if precision in IN_OPENVINO else None
+            openvino, absent = None, ""
+            try:
+                openvino = open_in_openvino(bundle) if precision in IN_OPENVINO else None
+            except BackendError as error:
+                absent = str(error)
+                print(f"x{scale} {precision:5s} not in OpenVINO: {absent}", flush=True)
             if openvino is not None:
                 trials[IN_OPENVINO[precision]] = run_backend(openvino)
             if precision != "fp32":
@@ -137,6 +143,7 @@ def measure_precisions(network: Network, checkpoint: Path, slices: Slices) -> di
                     name: compare(slices, exact, restore(run, slices, scale, normalisation))
                     for name, run in trials.items()
                 },
+                "openvino_absent": absent,
                 "openvino_computed_in": openvino.details()["computed_in"] if openvino is not None else {},
             }
         for name, found in results[precision]["executed_by"].items():

@@ -23,6 +23,9 @@ Restore = Callable[[TestVolume], Volume]
 """From a test volume to (slices, scale * H, scale * W), without k-space consistency."""
 
 BASELINE = "zero-filled"
+INTERPOLATIONS: dict[str, Callable[[Any, int], Any]] = {"bicubic": bicubic, BASELINE: zero_filled}
+"""The methods that have no network."""
+
 MODES: tuple[Consistency, ...] = get_args(Consistency)
 
 
@@ -52,7 +55,7 @@ def interpolation(function: Callable[[Any, int], Any], scale: int) -> Restore:
 
 def interpolations(scale: int) -> dict[str, Restore]:
     """The two methods that have no network."""
-    return {"bicubic": interpolation(bicubic, scale), BASELINE: interpolation(zero_filled, scale)}
+    return {name: interpolation(function, scale) for name, function in INTERPOLATIONS.items()}
 
 
 def with_runtime(runtime: Runtime) -> Restore:
@@ -91,7 +94,7 @@ def evaluate(
     for volume in volumes:
         for name, restore in methods.items():
             restored = restore(volume)
-            for mode in MODES if name not in interpolations(scale) else MODES[:1]:
+            for mode in MODES if name not in INTERPOLATIONS else MODES[:1]:
                 pairs = zip(restored, volume.low, strict=True)
                 images = np.stack([enforce_consistency(image, low, scale, mode) for image, low in pairs])
                 errors = np.square(images.astype(np.float64) - volume.truth).mean(axis=(1, 2))

@@ -12,8 +12,12 @@ from minet_sdk.benchmark.machine import environment
 from minet_sdk.training.methods import METHODS
 
 SCALES = (2, 4)
-REPEATED = ("minet", "minet-no-reference", "minet-reduction-only", "minet-no-h", "minet-no-attention", "edsr", "zeng")
-"""Methods that are trained with two seeds: MINet, its ablations, and the rivals of which one may be the best."""
+ABLATIONS = ("minet-no-reference", "minet-reduction-only", "minet-no-h", "minet-no-attention")
+RIVALS = ("zeng", "lyu-mse")
+"""Of which one may be the best."""
+
+REPEATED = ("minet", *ABLATIONS, *RIVALS)
+"""Methods that are trained with two seeds."""
 
 VALIDATIONS = 2
 COMMON = (
@@ -64,8 +68,9 @@ def trained_methods() -> list[str]:
 
 def runs() -> list[Run]:
     """All, the first seed of every method first, so that the tables are complete early."""
-    order = sorted(trained_methods(), key=lambda name: name not in REPEATED)
-    first = [Run(method, scale, 0) for method in order for scale in SCALES]
+    order = ("minet", "edsr", *RIVALS, *ABLATIONS)
+    others = [name for name in trained_methods() if name not in order]
+    first = [Run(method, scale, 0) for method in (*order, *others) for scale in SCALES]
     plain = [Run("minet", scale, 0, plain=True) for scale in SCALES]
     return first + plain + [Run(method, scale, 1) for method in REPEATED for scale in SCALES]
 
