@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from minet_sdk.errors import TrainingError
-from minet_sdk.kspace import degrade
+from minet_sdk.kspace import degrade, degrade_complex, enforce_consistency
 from minet_sdk.training.loading import Batch
 from minet_sdk.training.lyu import LyuConfig
 from minet_sdk.training.network import Restoration, build
-from minet_sdk.training.objectives import OBJECTIVES, Composite, ObjectiveSettings, make_objective
+from minet_sdk.training.objectives import OBJECTIVES, Composite, ObjectiveSettings, beyond_measured, make_objective
 from minet_sdk.training.perception import GaborScattering, texture
 
 
@@ -35,6 +35,20 @@ def test_eq6_by_hand() -> None:
     alone = result._replace(reference=None)
     assert float(make_objective("eq6").generator_loss(alone, BATCH)) == pytest.approx(0.75)
     assert float(make_objective("l1").generator_loss(result, BATCH)) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_detail_is_the_error_that_k_space_consistency_leaves(scale: int) -> None:
+    """Against NumPy: the error after the measured centre of k-space has been put back; odd numbers of lines."""
+    rng = np.random.default_rng(scale)
+    truth, restored = rng.random((2, 13 * scale, 11 * scale)).astype(np.float32)
+    left = enforce_consistency(restored, degrade_complex(truth, scale).real, scale, "hard") - truth
+    tensors = [torch.from_numpy(array)[None, None] for array in (truth, restored)]
+    found = beyond_measured(tensors[1] - tensors[0], scale)[0, 0].numpy()
+    np.testing.assert_allclose(found, left, atol=1e-5)
+    batch = Batch(torch.zeros(1, 1, 13, 11), tensors[0], tensors[0])
+    loss = make_objective("eq6", {"detail_weight": 0.25}).generator_loss(Restoration(tensors[1]), batch)
+    assert float(loss) == pytest.approx(0.75 * np.abs(restored - truth).mean() + 0.25 * np.abs(left).mean(), rel=1e-5)
 
 
 def test_mean_square_of_two_images_by_hand() -> None:
