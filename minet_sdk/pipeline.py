@@ -194,8 +194,8 @@ def restoring(runtime: Runtime, pairs: Iterable[Pair], count: int) -> Generator[
         count: how many there are, for the log.
 
     Returns:
-        The slices in order. None is lost: what the engine fails at is interpolated, what has no usable
-        reference is restored without it, and either says so.
+        The slices in order. None is lost: what the engine fails at is interpolated, what has no usable reference is
+        restored without it, and either says so.
     """
     with ExitStack() as stack:
         read = stack.enter_context(ahead(pairs))
@@ -335,7 +335,8 @@ def _finished(runtime: Runtime, index: int, count: int, outcome: _Outcome[Pair])
     values, fallback, trust = None, None, None
     if inferred is not None:
         try:
-            values, trust = runtime.finish(inferred.values, pair.target), inferred.trust
+            values = runtime.finish(inferred.values, pair.target)
+            trust = inferred.trust if pair.coverage >= LEAST_COVERAGE else None
             fallback = Fallback(index, reason, UNGUIDED) if reason else None
         except BackendError as error:
             reason = str(error)

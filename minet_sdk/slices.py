@@ -111,13 +111,11 @@ class SlicePath:
             seen = self.seen(reference)
             preparing += time.perf_counter() - started
         trust = None if seen is None else reference_trust(magnitude, seen)
-        guided = not (reference is None and features is None)
+        guided = reference is not None or features is not None
+        in_vain = False
         if trust is not None and trust < LEAST_TRUST:
-            reference, features, guided = (
-                np.zeros([self._scale * side for side in target.shape], np.float32),
-                None,
-                False,
-            )
+            guided, in_vain = False, features is not None
+            reference, features = np.zeros([self._scale * side for side in target.shape], np.float32), None
         normal, guide, prepared = self._normalisation.apply(magnitude, statistics), None, features
         if reference is not None:
             started = time.perf_counter()
@@ -137,6 +135,8 @@ class SlicePath:
                 result = restored
             else:
                 tile.paste(restored, result, self._scale)
+        if in_vain:
+            preparing = 0.0  # the target waited for it
         return Inferred(self._normalisation.undo(result, statistics), preparing, trust, guided)
 
 
