@@ -80,7 +80,9 @@ def _test(options: argparse.Namespace, finished: list[Run], output: Path) -> Non
         network = trained(run, options.work)
         once(network.name, lambda network=network: test_network(network, sets, output))
     shipped = [network for network in bundled() if network.bundle is not None]
-    both_ways = [trained(run, options.work) for run in finished if run.method == "minet" and run.seed == 0]
+    both_ways = [
+        trained(run, options.work) for run in finished if run.row in ("minet", "minet-plain") and run.seed == 0
+    ]
     for network in (*shipped, *both_ways):
         test = lambda network=network: test_robustness(network, sets, output)  # noqa: E731 # bound now
         once(f"robustness-{network.name}", test, network.checkpoint)
@@ -91,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--labels", type=Path, required=True, help="folder with the label maps")
     parser.add_argument("--work", type=Path, required=True, help="folder of the trainings")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--minutes", type=float, default=8, help="of one core, for each training")
+    parser.add_argument("--minutes", type=float, default=6, help="of one core, for each training")
     parser.add_argument("--hours", type=float, default=24, help="start no training after so long")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, one thread each")
     parser.add_argument("--methods", nargs="*", help="only these")

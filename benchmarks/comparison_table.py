@@ -23,6 +23,7 @@ TABLE_1 = ("bicubic", "zero-filled", "edsr", "edsr-large", "smore-2d", "zeng", "
 TABLE_2 = (*PARTS, "minet")
 SHIPPED = {"bundled-minet": "minet", "bundled-minet-fast": "minet-fast"}
 PLAIN = "MINet, trained with right references only"
+ON_RESTORED_GRID = "MINet `small`, stages on the restored grid"
 TWIN = "MINet without reference, 5000 steps"
 
 
@@ -30,7 +31,8 @@ def title(row: str, scale: str = "") -> str:
     """Of a row, as tables show it."""
     if row in SHIPPED:
         return f"`{SHIPPED[row]}-{scale}`, bundled"
-    return {"minet-plain": PLAIN, "twin": TWIN}.get(row) or METHODS[row].title
+    others = {"minet-plain": PLAIN, "minet-restored-grid": ON_RESTORED_GRID, "twin": TWIN}
+    return others.get(row) or METHODS[row].title
 
 
 def tables(report: dict[str, Any]) -> str:
@@ -51,8 +53,8 @@ def details(report: dict[str, Any]) -> str:
         affinity = ["minet-no-h", *AFFINITIES, "minet"]
         lines += [f"### Affinity, {scale}", "", *_table(report, scale, [(title(row), row, "off") for row in affinity])]
     for scale in report["results"]:
-        fast = [(title(row), row, "off") for row in ("minet-fast", "minet")]
-        lines += [f"### Fast student at the same training time, {scale}", "", *_table(report, scale, fast)]
+        grids = [(title(row), row, "off") for row in ("minet-restored-grid", "minet", "minet-fast")]
+        lines += [f"### Grid and width at the same training time, {scale}", "", *_table(report, scale, grids)]
     for scale in report["results"]:
         lines += [f"### Consistency of the complex image, {scale}", "", *_table(report, scale, _shipped(scale), True)]
     for scale in report["results"]:
@@ -138,7 +140,7 @@ def _differences(report: dict[str, Any], scale: str) -> list[str]:
             one = found["over"].get("minet", {}).get(what)
             named = "" if one is None or one["rival"] == what else f" ({title(one['rival'])})"
             cells.append("" if one is None else f"{gain_text(one['gain_db'])}{named}")
-        known = what in METHODS or what in ("minet-plain", "twin")
+        known = what in METHODS or what in ("minet-plain", "minet-restored-grid", "twin")
         lines.append(f"| {title(what) if known else what} | " + " | ".join(cells) + " |")
     return [*lines, ""]
 

@@ -20,7 +20,7 @@ from minet_sdk.training.network import seeded
 
 Array = npt.NDArray[np.float32]
 
-LEAST_SIZE = 16
+LEAST_SIZE = 12
 """Rows and columns of the volume degraded again: on fewer, nothing can be learnt."""
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from minet_sdk.atomic import replacing
 from minet_sdk.benchmark.machine import environment
@@ -30,6 +30,13 @@ PLAIN = "contrast={misaligned: 0, wrong_reference: 0, missing_reference: 0}"
 """Training pairs whose references are always there and always right."""
 
 
+ON_TARGET_GRID = Path(__file__).parent / "minet.yaml"
+"""Settings of MINet and its variants: with all stages on the target's grid they cost what EDSR costs, and make about as
+many steps in the same time. On the restored grid, as the paper has them, they would make a third."""
+
+Variant = Literal["", "plain", "restored-grid"]
+
+
 @dataclass(frozen=True)
 class Run:
     """One training."""
@@ -37,19 +44,32 @@ class Run:
     method: str
     scale: int
     seed: int
-    plain: bool = False
-    """Trained without the augmentations that make a wrong reference survivable."""
+    variant: Variant = ""
+    """`plain`: trained without the augmentations that make a wrong reference survivable. `restored-grid`: MINet `small`,
+    with all stages on the restored grid."""
+
+    @property
+    def row(self) -> str:
+        """Of the tables."""
+        return f"{self.method}-{self.variant}" if self.variant else self.method
 
     @property
     def name(self) -> str:
         """Of its folder and of its result."""
-        return f"{self.method}{'-plain' if self.plain else ''}-x{self.scale}-seed{self.seed}"
+        return f"{self.row}-x{self.scale}-seed{self.seed}"
+
+    @property
+    def budget(self) -> str:
+        """Key of its number of steps."""
+        return f"{self.method if self.variant == 'plain' else self.row}-x{self.scale}"
 
     def command(self, labels: Path, *more: str) -> list[str]:
         """What trains it."""
         own = ["--method", self.method, "--scale", str(self.scale), "--seed", str(self.seed)]
-        if self.plain:
+        if self.variant == "plain":
             own += ["--data-option", PLAIN]
+        if self.method.startswith("minet") and self.method != "minet-fast" and self.variant != "restored-grid":
+            own += ["--config", str(ON_TARGET_GRID)]
         return [sys.executable, "-m", "minet_sdk.cli", "train", str(labels), *COMMON, *own, *more]
 
 
@@ -69,10 +89,15 @@ def trained_methods() -> list[str]:
 def runs() -> list[Run]:
     """All, the first seed of every method first, so that the tables are complete early."""
     order = ("minet", "edsr", *RIVALS, *ABLATIONS)
-    others = [name for name in trained_methods() if name not in order]
+    others = [name for name in trained_methods() if name not in (*order, "minet-fast")]
     first = [Run(method, scale, 0) for method in (*order, *others) for scale in SCALES]
-    plain = [Run("minet", scale, 0, plain=True) for scale in SCALES]
-    return first + plain + [Run(method, scale, 1) for method in REPEATED for scale in SCALES]
+    first += [Run("minet-fast", 4, 0)]  # at x2 it is what MINet is here
+    variants: tuple[Variant, ...] = ("plain", "restored-grid")
+    return (
+        first
+        + [Run("minet", scale, 0, variant) for variant in variants for scale in SCALES]
+        + [Run(method, scale, 1) for method in REPEATED for scale in SCALES]
+    )
 
 
 def settle_budgets(chosen: list[Run], labels: Path, minutes: float, path: Path) -> dict[str, Budget]:
@@ -91,13 +116,12 @@ def settle_budgets(chosen: list[Run], labels: Path, minutes: float, path: Path) 
         )
     known = known or {"minutes": minutes, "machine": environment(), "budgets": {}}
     for run in chosen:
-        key = f"{run.method}-x{run.scale}"
-        if key in known["budgets"]:
+        if run.budget in known["budgets"]:
             continue
         command = run.command(labels, "--steps", "100", "--measure")
         measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         steps = max(1, int(60 * minutes / measured["step_cpu_s"] / VALIDATIONS)) * VALIDATIONS
-        known["budgets"][key] = asdict(Budget(steps, round(measured["step_cpu_s"], 4)))
+        known["budgets"][run.budget] = asdict(Budget(steps, round(measured["step_cpu_s"], 4)))
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from minet_sdk.training.methods import METHODS
 from minet_sdk.training.statistics import Difference, paired_difference
 
 BUNDLED = ("bundled-minet", "bundled-minet-fast")
-ROWS = (*METHODS, "minet-plain", "twin", *BUNDLED)
+ROWS = (*METHODS, "minet-restored-grid", "minet-plain", "twin", *BUNDLED)
 """In the tables' order."""
 
 ALONE = (*(name for name, method in METHODS.items() if not method.guided), "twin")
@@ -73,7 +73,7 @@ def _of_set(results: Results) -> dict[str, Any]:
     for ours in ("minet", *BUNDLED):
         over(ours, "best single-contrast method", ALONE)
         over(ours, "best other guided method", RIVALS)
-    for part in (*PARTS, *AFFINITIES, "minet-fast", "minet-plain"):
+    for part in (*PARTS, *AFFINITIES, "minet-fast", "minet-restored-grid", "minet-plain"):
         over("minet", part, (part,))
     over("bundled-minet", "the same without reference, trained alike", ("twin",))
     over("bundled-minet-fast", "bundled-minet", ("bundled-minet",))

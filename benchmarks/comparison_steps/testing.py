@@ -14,6 +14,7 @@ from comparison_steps.sets import SHOWN, MakeVolumes
 from minet_sdk import Runtime, __version__
 from minet_sdk.atomic import replacing
 from minet_sdk.bundle import models_folder, sha256
+from minet_sdk.errors import InputError
 from minet_sdk.export.bundle import export_bundle
 from minet_sdk.measures import Measures
 from minet_sdk.training.checkpoint import load_checkpoint
@@ -51,8 +52,7 @@ class Network:
 
 def trained(run: Run, work: Path) -> Network:
     """The network of a finished run."""
-    row = f"{run.method}{'-plain' if run.plain else ''}"
-    return Network(row, run.scale, run.seed, work / run.name / "best.safetensors")
+    return Network(run.row, run.scale, run.seed, work / run.name / "best.safetensors")
 
 
 def bundled() -> list[Network]:
@@ -111,10 +111,16 @@ def test_smore(scale: int, sets: Mapping[str, MakeVolumes], output: Path) -> Non
         return restore_by_self_training(abs(volume.low), config, SmoreSettings(steps=SMORE_STEPS))
 
     network = Network("smore-2d", scale, 0, Path())
-    results = _on_all(sets, network, restore, output, every=SMORE_EVERY)
+    results: dict[str, Any] = {}
+    absent: dict[str, str] = {}
+    for name, make in sets.items():
+        try:
+            results |= _on_all({name: make}, network, restore, output, every=SMORE_EVERY)
+        except InputError as error:
+            absent[name] = str(error)
     spent = cost(config)
     about = {"parameters": spent.parameters, "gmac_320": round(spent.giga, 2), "steps": SMORE_STEPS, "per": "volume"}
-    _write(network, about, results, output)
+    _write(network, {**about, "absent": absent}, results, output)
 
 
 def rows_from_json(data: Mapping[str, Any]) -> Rows:

@@ -30,7 +30,7 @@ def train_all(
         folder = work / run.name
         if is_finished(run, work) or time.monotonic() > ends:
             return
-        steps = budgets[f"{run.method}-x{run.scale}"].steps
+        steps = budgets[run.budget].steps
         more = ["--steps", str(steps), "--validate-every", str(steps // VALIDATIONS), "-o", str(folder)]
         if (folder / "last.ckpt").exists():
             more.append("--resume")
