@@ -80,10 +80,10 @@ def _test(options: argparse.Namespace, finished: list[Run], output: Path) -> Non
         network = trained(run, options.work)
         once(network.name, lambda network=network: test_network(network, sets, output))
     shipped = [network for network in bundled() if network.bundle is not None]
-    both_ways = [
+    augmented_or_not = [
         trained(run, options.work) for run in finished if run.row in ("minet", "minet-plain") and run.seed == 0
     ]
-    for network in (*shipped, *both_ways):
+    for network in (*shipped, *augmented_or_not):
         test = lambda network=network: test_robustness(network, sets, output)  # noqa: E731 # bound now
         once(f"robustness-{network.name}", test, network.checkpoint)
 

@@ -45,8 +45,8 @@ class Run:
     scale: int
     seed: int
     variant: Variant = ""
-    """`plain`: trained without the augmentations that make a wrong reference survivable. `restored-grid`: MINet `small`,
-    with all stages on the restored grid."""
+    """`plain`: trained without the augmentations that make a wrong reference survivable. `restored-grid`: MINet
+    `small`, with all stages on the restored grid."""
 
     @property
     def row(self) -> str:
@@ -93,11 +93,8 @@ def runs() -> list[Run]:
     first = [Run(method, scale, 0) for method in (*order, *others) for scale in SCALES]
     first += [Run("minet-fast", 4, 0)]  # at x2 it is what MINet is here
     variants: tuple[Variant, ...] = ("plain", "restored-grid")
-    return (
-        first
-        + [Run("minet", scale, 0, variant) for variant in variants for scale in SCALES]
-        + [Run(method, scale, 1) for method in REPEATED for scale in SCALES]
-    )
+    first += [Run("minet", scale, 0, variant) for variant in variants for scale in SCALES]
+    return first + [Run(method, scale, 1) for method in REPEATED for scale in SCALES]
 
 
 def settle_budgets(chosen: list[Run], labels: Path, minutes: float, path: Path) -> dict[str, Budget]:

@@ -57,8 +57,8 @@ def test_same_seed_same_network_and_sizes_that_do_not_divide(truth: npt.NDArray[
 
 
 def test_too_little_to_learn_from_is_refused() -> None:
-    with pytest.raises(InputError, match=r"shape \(2, 30, 40\); expected .* at least 32"):
-        restore_by_self_training(np.zeros((2, 30, 40)), CONFIG)
+    with pytest.raises(InputError, match=r"shape \(2, 23, 40\); expected .* at least 24"):
+        restore_by_self_training(np.zeros((2, 23, 40)), CONFIG)
     with pytest.raises(InputError, match="expected \\(slices, H, W\\)"):
         restore_by_self_training(np.zeros((64, 64)), CONFIG)
     with pytest.raises(TrainingError, match="steps is 0"):
