@@ -103,10 +103,14 @@ def bundle_name(checkpoint: Checkpoint) -> str:
 
 
 def store(run: Path, path: Path, note: str) -> Checkpoint:
-    """Copy a run's best network to ``path`` with float16 weights and a note; returns it as read back."""
+    """Copy a run's best network to ``path`` with float16 weights and a note; returns it as read back.
+
+    Folders of the machine that trained it do not belong into what is published: its command keeps their last names.
+    """
     best = load_checkpoint(run / BEST)
+    command = " ".join(word.rstrip("/").rpartition("/")[2] for word in str(best.record["command"]).split(" "))
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(path, best.model, {**best.record, "note": note}, storage="float16")
+    save_checkpoint(path, best.model, {**best.record, "command": command, "note": note}, storage="float16")
     return load_checkpoint(path)
 
 
