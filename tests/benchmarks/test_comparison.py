@@ -100,19 +100,15 @@ def test_wrong_references_are_counted(tested: Path) -> None:
         assert by_gate["no gate"]["moved by 8"]["over_missing"]["mean"] != 0
 
 
-def test_tables_and_pictures_come_from_the_results(modules: Callable[[str], Any], tested: Path, tmp_path: Path) -> None:
-    table, report = (
-        modules("comparison_table"),
-        {
-            "missing": ["minet-plain-x2-seed0", "edsr-x4-seed0", "edsr-x2-seed0"],
-            "results": modules("comparison_steps.report").summarise(tested),
-        },
-    )
+def test_tables_and_pictures_come_from_the_results(modules: Callable[[str], Any], tested: Path) -> None:
+    table = modules("comparison_table")
+    report: dict[str, Any] = {
+        "missing": ["minet-plain-x2-seed0", "edsr-x4-seed0", "edsr-x2-seed0"],
+        "results": modules("comparison_steps.report").summarise(tested),
+    }
     text = table.tables(report) + table.details(report)
     psnr = report["results"]["x2"]["sets"]["real, ICBM152 T1 to T2"]["rows"]["minet"]["off"]["psnr"]
-    assert (
-        "3 trainings of the comparison are still to be made**: MINet, trained with right references only, EDSR." in text
-    )
+    assert "**3 trainings of the comparison are still to be made**: MINet, trained with right" in text
     assert "| MINet | " in text
     assert f"{psnr:.2f} dB" in text
     assert "| another subject's | " in text
