@@ -1,10 +1,11 @@
 """The tables and pictures of the comparison, from its JSON and the slices beside it alone."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from comparison_steps.report import AFFINITIES, BUNDLED, PARTS
+from comparison_steps.report import AFFINITIES, BUNDLED, PARTS, ROWS
 from comparison_steps.sets import COMPLEX, SHOWN
 from comparison_steps.testing import PICTURES
 
@@ -40,10 +41,17 @@ def tables(report: dict[str, Any]) -> str:
     lines = _missing(report)
     for heading, rows in (("Table 1: methods", TABLE_1), ("Table 2: parts of MINet", TABLE_2)):
         for scale in report["results"]:
-            lines += [f"**{heading}, {scale}**", "", *_table(report, scale, [(title(row), row, "off") for row in rows])]
+            entries = [(title(row), row, "off") for row in rows]
+            lines += _part(f"**{heading}, {scale}**", _table(report, scale, entries))
     for scale in report["results"]:
-        lines += [f"**Bundled models, {scale}**", "", *_table(report, scale, _shipped(scale)), *_over(report, scale)]
+        models = [*_table(report, scale, _shipped(scale)), *_over(report, scale)]
+        lines += _part(f"**Bundled models, {scale}**", models)
     return "\n".join(lines)
+
+
+def _part(heading: str, body: list[str]) -> list[str]:
+    """A table under its heading; nothing where there is nothing to show."""
+    return [heading, "", *body] if body else []
 
 
 def _missing(report: dict[str, Any]) -> list[str]:
@@ -59,18 +67,18 @@ def details(report: dict[str, Any]) -> str:
     lines: list[str] = []
     for scale in report["results"]:
         affinity = ["minet-no-h", *AFFINITIES, "minet"]
-        lines += [f"### Affinity, {scale}", "", *_table(report, scale, [(title(row), row, "off") for row in affinity])]
+        lines += _part(f"### Affinity, {scale}", _table(report, scale, [(title(row), row, "off") for row in affinity]))
     for scale in report["results"]:
         grids = [(title(row), row, "off") for row in ("minet-restored-grid", "minet", "minet-fast")]
-        lines += [f"### Grid and width at the same training time, {scale}", "", *_table(report, scale, grids)]
+        lines += _part(f"### Grid and width at the same training time, {scale}", _table(report, scale, grids))
     for scale in report["results"]:
-        lines += [f"### Consistency of the complex image, {scale}", "", *_table(report, scale, _shipped(scale), True)]
+        lines += _part(f"### Consistency of the complex image, {scale}", _table(report, scale, _shipped(scale), True))
     for scale in report["results"]:
-        lines += [f"### References, {scale}", "", *_robustness(report["results"][scale]["robustness"], scale)]
+        lines += _part(f"### References, {scale}", _robustness(report["results"][scale]["robustness"], scale))
     for scale in report["results"]:
-        lines += [f"### MINet against each, {scale}", "", *_differences(report, scale)]
+        lines += _part(f"### MINet against each, {scale}", _differences(report, scale))
     for scale in report["results"]:
-        lines += [f"### Seeds and size, {scale}", "", *_seeds(report, scale)]
+        lines += _part(f"### Seeds and size, {scale}", _seeds(report, scale))
     return "\n".join(lines)
 
 
@@ -104,12 +112,15 @@ def _sets(report: dict[str, Any], scale: str, is_complex: bool = False) -> dict[
 def _table(report: dict[str, Any], scale: str, entries: list[Entry], is_complex: bool = False) -> list[str]:
     """One line an entry, one column a test set."""
     sets = _sets(report, scale, is_complex)
-    lines = ["| | " + " | ".join(sets) + " |", "|---" * (len(sets) + 1) + "|"]
-    for text, row, mode in entries:
-        cells = [_cell(found["rows"].get(row), mode) for found in sets.values()]
-        if any(cells):
-            lines.append(f"| {text} | " + " | ".join(cells) + " |")
-    return [*lines, ""]
+    rows = [(text, [_cell(found["rows"].get(row), mode) for found in sets.values()]) for text, row, mode in entries]
+    return _lines("", sets, rows)
+
+
+def _lines(corner: str, columns: Iterable[str], rows: list[tuple[str, list[str]]]) -> list[str]:
+    """Markdown of a table without the rows that say nothing; no table where none says anything."""
+    kept = [f"| {text} | {' | '.join(cells)} |" for text, cells in rows if any(cells)]
+    head = [corner, *columns]
+    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *kept, ""] if kept else []
 
 
 def _cell(found: dict[str, Any] | None, mode: str) -> str:
@@ -123,34 +134,33 @@ def _cell(found: dict[str, Any] | None, mode: str) -> str:
 def _over(report: dict[str, Any], scale: str, shipped: tuple[str, ...] = BUNDLED) -> list[str]:
     """What the bundled models gain over others."""
     sets = _sets(report, scale)
-    lines = ["| gain, dB | " + " | ".join(sets) + " |", "|---" * (len(sets) + 1) + "|"]
-    for ours in shipped:
-        whats = {what: None for found in sets.values() for what in found["over"].get(ours, {})}
-        for what in whats:
-            cells: list[str] = []
-            for found in sets.values():
-                one = found["over"].get(ours, {}).get(what)
-                rival = "" if one is None or what in (title(one["rival"]), one["rival"]) else f" {title(one['rival'])}"
-                cells.append("" if one is None else f"{gain_text(one['gain_db'])}{rival}")
-            over = title(what, scale) if what in BUNDLED else what
-            lines.append(f"| {title(ours, scale)} over {over} | " + " | ".join(cells) + " |")
-    return [*lines, ""]
+    return _lines(
+        "gain, dB", sets, [row for ours in shipped for row in _gains(sets, ours, scale, f"{title(ours, scale)} ")]
+    )
 
 
 def _differences(report: dict[str, Any], scale: str) -> list[str]:
     """MINet of the comparison over every other row of it."""
     sets = _sets(report, scale)
-    lines = ["| gain of MINet over, dB | " + " | ".join(sets) + " |", "|---" * (len(sets) + 1) + "|"]
-    whats = {what: None for found in sets.values() for what in found["over"].get("minet", {})}
-    for what in whats:
-        cells: list[str] = []
-        for found in sets.values():
-            one = found["over"].get("minet", {}).get(what)
-            named = "" if one is None or one["rival"] == what else f" ({title(one['rival'])})"
-            cells.append("" if one is None else f"{gain_text(one['gain_db'])}{named}")
-        known = what in METHODS or what in ("minet-plain", "minet-restored-grid", "twin")
-        lines.append(f"| {title(what) if known else what} | " + " | ".join(cells) + " |")
-    return [*lines, ""]
+    return _lines("gain of MINet, dB", sets, _gains(sets, "minet", scale, ""))
+
+
+def _gains(sets: dict[str, Any], ours: str, scale: str, start: str) -> list[tuple[str, list[str]]]:
+    """One line a rival, or a kind of rival, and then which it was."""
+    rows: list[tuple[str, list[str]]] = []
+    for what in dict.fromkeys(what for found in sets.values() for what in found["over"].get(ours, {})):
+        there = [found["over"].get(ours, {}).get(what) for found in sets.values()]
+        rivals = list(dict.fromkeys(title(one["rival"], scale) for one in there if one is not None))
+        text = f"{start}over {rivals[0]}" if what in ROWS else f"{start}over the {what}"
+        several = len(rivals) > 1
+        if what not in ROWS and not several:
+            text += f" ({rivals[0]})"
+        cells = [
+            "" if one is None else gain_text(one["gain_db"]) + (f" {title(one['rival'], scale)}" if several else "")
+            for one in there
+        ]
+        rows.append((text, cells))
+    return rows
 
 
 def _robustness(robustness: dict[str, Any], scale: str) -> list[str]:
@@ -215,7 +225,7 @@ def draw(results: Path, pictures: Path) -> None:
             Panel("Reference (T1)", reference / reference.max() * np.percentile(truth, 99.7), compared=False),
             Panel(f"Low resolution x{scale}", blocks),
             *(
-                Panel(f"{title(row, f'x{scale}').strip('`')}\n{psnr(truth[None], image[None]):.2f} dB", image)
+                Panel(f"{title(row, f'x{scale}').replace('`', '')}\n{psnr(truth[None], image[None]):.2f} dB", image)
                 for row, image in images.items()
             ),
         ]

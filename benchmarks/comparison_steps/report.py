@@ -75,7 +75,7 @@ def _of_set(results: Results) -> dict[str, Any]:
         over(ours, "best other guided method", RIVALS)
     for part in (*PARTS, *AFFINITIES, "minet-fast", "minet-restored-grid", "minet-plain"):
         over("minet", part, (part,))
-    over("bundled-minet", "the same without reference, trained alike", ("twin",))
+    over("bundled-minet", "twin", ("twin",))
     over("bundled-minet-fast", "bundled-minet", ("bundled-minet",))
     return summary
 

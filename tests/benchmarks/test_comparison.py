@@ -112,7 +112,7 @@ def test_tables_and_pictures_come_from_the_results(modules: Callable[[str], Any]
     assert "| MINet | " in text
     assert f"{psnr:.2f} dB" in text
     assert "| another subject's | " in text
-    assert "`minet-x2`, bundled over best single-contrast method" in text
+    assert "`minet-x2`, bundled over the best single-contrast method" in text
 
 
 def test_every_system_of_the_paper_is_a_row(modules: Callable[[str], Any]) -> None:
