@@ -105,7 +105,9 @@ def make_bundle(once: Once, slices: "Slices") -> MakeBundle:
         network = _small_network(**changes)
 
         def export(folder: Path) -> None:
-            record = {"command": "none", "seed": 3, "augmentation": {"missing_reference": missing_reference}}
+            record: dict[str, object] = {"command": "none", "seed": 3}
+            if missing_reference:
+                record["augmentation"] = {"missing_reference": missing_reference}
             save_checkpoint(folder / "random.safetensors", network, record)
             export_bundle(folder / "random.safetensors", folder / "random", precision, calibration=slices)
 

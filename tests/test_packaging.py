@@ -94,7 +94,8 @@ def test_help_version_and_runtime_work_there(bare: Path, tmp_path: Path) -> None
     run(bare / "python", "-c", HELP, *commands, cwd=tmp_path)
     code = "from minet_sdk import Runtime; print(Runtime('minet-x2').info.backend)"
     assert run(bare / "python", "-c", code, cwd=tmp_path).strip() == "native"
-    assert json.loads(run(bare / "minet-sdk", "models", "--json", cwd=tmp_path))[0]["name"] == "minet-x2"
+    names = [model["name"] for model in json.loads(run(bare / "minet-sdk", "models", "--json", cwd=tmp_path))]
+    assert names == ["minet-fast-x2", "minet-fast-x4", "minet-x2", "minet-x4"]
     engines = run(bare / "minet-sdk", "info", cwd=tmp_path)
     assert "native (cpu): available" in engines
     assert "onnxruntime (cpu): available" in engines

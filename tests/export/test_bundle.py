@@ -40,6 +40,7 @@ def test_bundle_opens_and_says_what_it_is(bundle_of: Callable[[str], Bundle], ne
     assert (manifest.name, manifest.precision, manifest.scale) == ("random", precision, 2)
     assert manifest.affinity == "cosine"
     assert manifest.needs_reference
+    assert not manifest.without_reference
     assert manifest.architecture == network.config.to_dict()
     assert manifest.training == {"command": "none", "seed": 3, "storage": "float32"}
 
