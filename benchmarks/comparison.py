@@ -37,7 +37,7 @@ def main() -> None:
         budgets = settle_budgets(missing, options.labels, options.minutes, output / "budgets.json")
         train_all(missing, budgets, options.labels, options.work, options.jobs, options.hours)
     if options.test:
-        _test(options, [run for run in missing if is_finished(run, options.work)], output)
+        _test(options, [run for run in chosen if is_finished(run, options.work)], output)
     absent = [run.name for run in runs() if not (output / f"{run.name}.json").exists()]
     report = {
         "what": (

@@ -19,6 +19,7 @@ from minet_sdk.bundle import Bundle, Precision, open_bundle
 if TYPE_CHECKING:
     from minet_sdk.export.slices import Slices
     from minet_sdk.training.model import MINet
+    from minet_sdk.volume import Volume
 
 MakeBundle = Callable[..., Bundle]
 Once = Callable[[str, Callable[[Path], object]], Path]
@@ -115,6 +116,26 @@ def make_bundle(once: Once, slices: "Slices") -> MakeBundle:
         return open_bundle(once(f"random {precision} {missing_reference} {config}", export) / "random")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def study_slices() -> "Callable[[int, int], tuple[Volume, Volume]]":
+    """Cuts slices from one to before another out of the bundled pair: reference and truth, 128 x 128 in the middle."""
+    import numpy as np
+
+    from minet_sdk.demo import study_folder
+    from minet_sdk.dicom.read import load
+    from minet_sdk.dicom.scan import scan
+    from minet_sdk.volume import Grid, Volume
+
+    def cut(name: str, first: int, last: int) -> Volume:
+        whole = load(scan(study_folder() / name).series[0]).volume
+        assert whole.grid is not None
+        values = np.ascontiguousarray(whole.values[first:last, 40:168, 40:168])
+        grid = Grid((last - first, 128, 128), whole.grid.positions((first, 40, 40)), whole.grid.steps)
+        return Volume(values, grid)
+
+    return lambda first, last: (cut("t1", first, last), cut("t2", first, last))
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,6 @@ from numpy.typing import NDArray
 
 from minet_sdk import Runtime
 from minet_sdk import pipeline as pipeline_module
-from minet_sdk.demo import study_folder
-from minet_sdk.dicom.read import load
-from minet_sdk.dicom.scan import scan
 from minet_sdk.errors import BackendError, InputError
 from minet_sdk.kspace import bicubic, degrade, zero_filled
 from minet_sdk.measures import psnr
@@ -20,18 +17,13 @@ from minet_sdk.slices import Inferred
 from minet_sdk.volume import Grid, Volume
 
 Array = NDArray[np.float32]
+StudySlices = Callable[[int, int], tuple[Volume, Volume]]
 
 
 @pytest.fixture(scope="module")
-def study() -> tuple[Volume, Volume]:
+def study(study_slices: StudySlices) -> tuple[Volume, Volume]:
     """Reference and truth: three slices of the bundled pair, cropped."""
-    volumes: list[Volume] = []
-    for name in ("t1", "t2"):
-        whole = load(scan(study_folder() / name).series[0]).volume
-        assert whole.grid is not None
-        values = np.ascontiguousarray(whole.values[9:12, 40:168, 40:168])
-        volumes.append(Volume(values, Grid(values.shape, whole.grid.positions((9, 40, 40)), whole.grid.steps)))  # type: ignore[arg-type]
-    return volumes[0], volumes[1]
+    return study_slices(9, 12)
 
 
 def coarse(truth: Volume, scale: int) -> Volume:

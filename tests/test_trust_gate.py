@@ -1,5 +1,6 @@
 """A reference that does not show what the target shows: nothing of it reaches the image, and it is said."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,27 +9,19 @@ from numpy.typing import NDArray
 
 from minet_sdk import Runtime
 from minet_sdk import slices as slices_module
-from minet_sdk.demo import study_folder
-from minet_sdk.dicom.read import load
-from minet_sdk.dicom.scan import scan
 from minet_sdk.errors import BackendError
 from minet_sdk.kspace import degrade
 from minet_sdk.pipeline import INTERPOLATED, UNGUIDED, restore_volume
 from minet_sdk.volume import Grid, Volume
 
 Array = NDArray[np.float32]
+StudySlices = Callable[[int, int], tuple[Volume, Volume]]
 
 
 @pytest.fixture(scope="module")
-def study() -> tuple[Volume, Volume]:
+def study(study_slices: StudySlices) -> tuple[Volume, Volume]:
     """Reference and truth: two slices of the bundled pair, cropped."""
-    volumes: list[Volume] = []
-    for name in ("t1", "t2"):
-        whole = load(scan(study_folder() / name).series[0]).volume
-        assert whole.grid is not None
-        values = np.ascontiguousarray(whole.values[9:11, 40:168, 40:168])
-        volumes.append(Volume(values, Grid(values.shape, whole.grid.positions((9, 40, 40)), whole.grid.steps)))  # type: ignore[arg-type] # three numbers
-    return volumes[0], volumes[1]
+    return study_slices(9, 11)
 
 
 @pytest.fixture(scope="module")
