@@ -154,7 +154,8 @@ class HostLayer(DeviceLayer):
             work(stream)
         finally:
             self.capturing = False
-        self.counts["captures"] += 1
+        with self._guard:
+            self.counts["captures"] += 1
         return types.SimpleNamespace(launch=work)
 
     def launch(self, launch: LaunchLike, inputs: Sequence[int], outputs: Sequence[int], stream: Stream) -> None:
@@ -182,7 +183,8 @@ class HostLayer(DeviceLayer):
             for i, value in enumerate(arguments)
         ]
         launch(kernel, grid, block, given)
-        self.counts[kernel.name] += 1
+        with self._guard:
+            self.counts[kernel.name] += 1
 
     def adopt(self, array: npt.NDArray[Any]) -> Memory:
         """Take an array for device memory."""
@@ -225,7 +227,7 @@ class HostLayer(DeviceLayer):
             self.memories.pop(memory.address, None)
 
     def _owner(self, address: int) -> Memory:
-        for memory in self.memories.values():
+        for memory in list(self.memories.values()):  # a copy: other threads allocate, and finalizers free, meanwhile
             if memory.address <= address < memory.address + memory.array.nbytes:
                 return memory
         raise RaceError(f"{address:#x} is no device memory, or is free already")
