@@ -1,27 +1,20 @@
-"""The tables and pictures of the comparison, from its JSON and the slices beside it alone."""
+"""The tables of the comparison, from its JSON alone."""
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 from comparison_steps.report import AFFINITIES, BUNDLED, PARTS, ROWS
 from comparison_steps.sets import COMPLEX, SHOWN
-from comparison_steps.testing import PICTURES
 
-from minet_sdk.demo import study_folder
-from minet_sdk.figure import Panel, draw_comparison
-from minet_sdk.measures import psnr
 from minet_sdk.training.evaluation import gain_text
-from minet_sdk.training.evaluation_sets import volumes_of
 from minet_sdk.training.methods import METHODS
-from minet_sdk.training.pairs import open_source
 
 Entry = tuple[str, str, str]
 """Title of a line, row of the results, kind of k-space consistency."""
 
-TABLE_1 = ("bicubic", "zero-filled", "edsr", "edsr-large", "smore-2d", "zeng", "lyu-mse", "lyu", "minet")
+TABLE_1 = ("zero-filled", "bicubic", "edsr", "edsr-large", "smore-2d", "zeng", "lyu-mse", "lyu", "minet")
 TABLE_2 = (*PARTS, "minet")
+PAPER = {"Table 1: methods": TABLE_1, "Table 2: parts of MINet": TABLE_2}
 SHIPPED = {"bundled-minet": "minet", "bundled-minet-fast": "minet-fast"}
 PLAIN = "MINet, trained with right references only"
 ON_RESTORED_GRID = "MINet `small`, stages on the restored grid"
@@ -37,15 +30,17 @@ def title(row: str, scale: str = "") -> str:
 
 
 def tables(report: dict[str, Any]) -> str:
-    """For the README: the paper's two tables, and the bundled models."""
+    """For the README: gains of the paper's two tables, and of the bundled models."""
     lines = _missing(report)
-    for heading, rows in (("Table 1: methods", TABLE_1), ("Table 2: parts of MINet", TABLE_2)):
+    for heading, rows in PAPER.items():
         for scale in report["results"]:
-            entries = [(title(row), row, "off") for row in rows]
-            lines += _part(f"**{heading}, {scale}**", _table(report, scale, entries))
+            entries = [(title(row), row, "off") for row in dict.fromkeys(("zero-filled", *rows))]
+            lines += _part(f"**{heading}, {scale}**", _table(report, scale, entries, _gain_cell))
     for scale in report["results"]:
-        models = [*_table(report, scale, _shipped(scale)), *_over(report, scale)]
-        lines += _part(f"**Bundled models, {scale}**", models)
+        shipped = [entry for entry in _shipped(scale) if entry[2] != "hard"]
+        lines += _part(f"**Bundled models, {scale}**", _table(report, scale, shipped, _gain_cell))
+    for scale in report["results"]:
+        lines += _part(f"**Bundled models against others, {scale}**", _over(report, scale))
     return "\n".join(lines)
 
 
@@ -63,8 +58,14 @@ def _missing(report: dict[str, Any]) -> list[str]:
 
 
 def details(report: dict[str, Any]) -> str:
-    """For docs/quality.md: what goes beyond the paper, seeds and robustness."""
+    """For docs/quality.md: all measures, what goes beyond the paper, seeds and robustness."""
     lines: list[str] = []
+    for heading, rows in PAPER.items():
+        for scale in report["results"]:
+            entries = [(title(row), row, "off") for row in rows]
+            lines += _part(f"### {heading}, {scale}", _table(report, scale, entries))
+    for scale in report["results"]:
+        lines += _part(f"### Bundled models, {scale}", _table(report, scale, _shipped(scale)))
     for scale in report["results"]:
         affinity = ["minet-no-h", *AFFINITIES, "minet"]
         lines += _part(f"### Affinity, {scale}", _table(report, scale, [(title(row), row, "off") for row in affinity]))
@@ -72,7 +73,8 @@ def details(report: dict[str, Any]) -> str:
         grids = [(title(row), row, "off") for row in ("minet-restored-grid", "minet", "minet-fast")]
         lines += _part(f"### Grid and width at the same training time, {scale}", _table(report, scale, grids))
     for scale in report["results"]:
-        lines += _part(f"### Consistency of the complex image, {scale}", _table(report, scale, _shipped(scale), True))
+        complex_table = _table(report, scale, _shipped(scale), is_complex=True)
+        lines += _part(f"### Consistency of the complex image, {scale}", complex_table)
     for scale in report["results"]:
         lines += _part(f"### References, {scale}", _robustness(report["results"][scale]["robustness"], scale))
     for scale in report["results"]:
@@ -104,15 +106,26 @@ def _shipped(scale: str) -> list[Entry]:
     ]
 
 
-def _sets(report: dict[str, Any], scale: str, is_complex: bool = False) -> dict[str, Any]:
+def sets_of(report: dict[str, Any], scale: str, is_complex: bool = False) -> dict[str, Any]:
+    """Results by test set: those of complex images, or the others."""
     sets: dict[str, Any] = report["results"][scale]["sets"]
     return {name: found for name, found in sets.items() if (name == COMPLEX) == is_complex}
 
 
-def _table(report: dict[str, Any], scale: str, entries: list[Entry], is_complex: bool = False) -> list[str]:
+def _table(
+    report: dict[str, Any],
+    scale: str,
+    entries: list[Entry],
+    cell: Callable[[dict[str, Any]], str] | None = None,
+    is_complex: bool = False,
+) -> list[str]:
     """One line an entry, one column a test set."""
-    sets = _sets(report, scale, is_complex)
-    rows = [(text, [_cell(found["rows"].get(row), mode) for found in sets.values()]) for text, row, mode in entries]
+    sets = sets_of(report, scale, is_complex)
+
+    def text_of(found: dict[str, Any] | None, mode: str) -> str:
+        return "" if found is None or mode not in found else (cell or _full_cell)(found[mode])
+
+    rows = [(text, [text_of(found["rows"].get(row), mode) for found in sets.values()]) for text, row, mode in entries]
     return _lines("", sets, rows)
 
 
@@ -123,17 +136,20 @@ def _lines(corner: str, columns: Iterable[str], rows: list[tuple[str, list[str]]
     return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *kept, ""] if kept else []
 
 
-def _cell(found: dict[str, Any] | None, mode: str) -> str:
-    if found is None or mode not in found:
-        return ""
-    values = found[mode]
+def _full_cell(values: dict[str, Any]) -> str:
     text = f"{values['psnr']:.2f} dB, {values['ssim']:.3f}"
     return text if values["gain_db"] is None else f"{text}, {gain_text(values['gain_db'])}"
 
 
+def _gain_cell(values: dict[str, Any]) -> str:
+    """The gain alone; PSNR and SSIM of that over which the others gain."""
+    gain = values["gain_db"]
+    return gain_text(gain) if gain is not None and gain["mean"] else f"{values['psnr']:.2f} dB, {values['ssim']:.3f}"
+
+
 def _over(report: dict[str, Any], scale: str, shipped: tuple[str, ...] = BUNDLED) -> list[str]:
     """What the bundled models gain over others."""
-    sets = _sets(report, scale)
+    sets = sets_of(report, scale)
     return _lines(
         "gain, dB", sets, [row for ours in shipped for row in _gains(sets, ours, scale, f"{title(ours, scale)} ")]
     )
@@ -141,7 +157,7 @@ def _over(report: dict[str, Any], scale: str, shipped: tuple[str, ...] = BUNDLED
 
 def _differences(report: dict[str, Any], scale: str) -> list[str]:
     """MINet of the comparison over every other row of it."""
-    sets = _sets(report, scale)
+    sets = sets_of(report, scale)
     return _lines("gain of MINet, dB", sets, _gains(sets, "minet", scale, ""))
 
 
@@ -159,7 +175,8 @@ def _gains(sets: dict[str, Any], ours: str, scale: str, start: str) -> list[tupl
             "" if one is None else gain_text(one["gain_db"]) + (f" {title(one['rival'], scale)}" if several else "")
             for one in there
         ]
-        rows.append((text, cells))
+        if cells not in (known for _, known in rows):  # the best may be one that has a line of its own
+            rows.append((text, cells))
     return rows
 
 
@@ -189,7 +206,7 @@ def _seeds(report: dict[str, Any], scale: str) -> list[str]:
         f"| | parameters | GMAC at 320 x 320 | steps | minutes it took | PSNR by seed, {SHOWN} | NMSE |",
         "|---|---|---|---|---|---|---|",
     ]
-    rows = _sets(report, scale).get(SHOWN, {}).get("rows", {})
+    rows = sets_of(report, scale).get(SHOWN, {}).get("rows", {})
     for row, found in rows.items():
         one = about[row]
         size = f"{one['parameters']:,} | {one['gmac_320']:.1f} | {one['steps']}" if one else " | | "
@@ -197,37 +214,3 @@ def _seeds(report: dict[str, Any], scale: str) -> list[str]:
         by_seed = ", ".join(f"{value:.2f}" for value in found["psnr_by_seed"])
         lines.append(f"| {title(row, scale)} | {size} | {minutes} | {by_seed} | {found['off']['nmse']:.5f} |")
     return [*lines, ""]
-
-
-SHOWN_ROWS = ("bicubic", "zero-filled", "edsr", "smore-2d", "zeng", "lyu-mse", "minet", "bundled-minet")
-
-
-def draw(results: Path, pictures: Path) -> None:
-    """The middle slice of the real pair by every method, with its error: comparison_x2.png and comparison_x4.png.
-
-    Args:
-        results: folder of the networks' results.
-        pictures: folder to write to.
-    """
-    for scale in (2, 4):
-        volume = next(volumes_of(open_source("dicom", study_folder(), "all"), scale, 1))
-        middle = len(volume.truth) // 2
-        truth, reference, low = volume.truth[middle], volume.reference[middle], abs(volume.low[middle])
-        images: dict[str, Any] = {}
-        for row in SHOWN_ROWS:
-            path = results / PICTURES / f"{row}-x{scale}-seed0.npz"
-            if path.is_file():
-                images[row] = np.load(path)["restored"].astype(np.float32)
-        if "zero-filled" not in images:
-            continue
-        blocks = np.repeat(np.repeat(low, scale, 0), scale, 1).astype(np.float32)
-        panels = [
-            Panel("Reference (T1)", reference / reference.max() * np.percentile(truth, 99.7), compared=False),
-            Panel(f"Low resolution x{scale}", blocks),
-            *(
-                Panel(f"{title(row, f'x{scale}').replace('`', '')}\n{psnr(truth[None], image[None]):.2f} dB", image)
-                for row, image in images.items()
-            ),
-        ]
-        caption = f"ICBM152 average T2 guided by T1, x{scale}, no k-space consistency. Research use only."
-        draw_comparison(pictures / f"comparison_x{scale}.png", panels, truth, images["zero-filled"], caption)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from comparison_pictures import draw_gains, draw_restorations
 from comparison_table import card, details, tables
-from comparison_table import draw as draw_restorations
 from latency_table import draw, latency_table
 
 from minet_sdk.bundle import models_folder
@@ -72,6 +72,8 @@ def main() -> None:
         page.write_text(with_tables(page), encoding="utf-8")
     if (RESULTS / "latency.json").is_file():
         draw(load("latency"), DOCS / "latency.png")
+    if (RESULTS / "comparison.json").is_file():
+        draw_gains(load("comparison"), DOCS / "comparison_gains.png")
     draw_restorations(RESULTS / "comparison", DOCS)
 
 

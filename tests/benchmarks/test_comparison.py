@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from minet_sdk.bundle import Bundle
 from minet_sdk.kspace import bicubic, degrade, zero_filled
@@ -100,7 +101,7 @@ def test_wrong_references_are_counted(tested: Path) -> None:
         assert by_gate["no gate"]["moved by 8"]["over_missing"]["mean"] != 0
 
 
-def test_tables_and_pictures_come_from_the_results(modules: Callable[[str], Any], tested: Path) -> None:
+def test_tables_and_pictures_come_from_the_results(modules: Callable[[str], Any], tested: Path, tmp_path: Path) -> None:
     table = modules("comparison_table")
     report: dict[str, Any] = {
         "missing": ["minet-plain-x2-seed0", "edsr-x4-seed0", "edsr-x2-seed0"],
@@ -113,6 +114,13 @@ def test_tables_and_pictures_come_from_the_results(modules: Callable[[str], Any]
     assert f"{psnr:.2f} dB" in text
     assert "| another subject's | " in text
     assert "`minet-x2`, bundled over the best single-contrast method" in text
+    drawn: list[NDArray[np.uint8]] = []
+    rows = report["results"]["x2"]["sets"]["real, ICBM152 T1 to T2"]["rows"]
+    for gain in (-1.0, 1.0):
+        rows["minet"]["off"]["gain_db"] = {"mean": gain, "interval": [gain - 0.5, gain + 0.5]}
+        modules("comparison_pictures").draw_gains(report, tmp_path / "gains.png")
+        drawn.append(np.asarray(Image.open(tmp_path / "gains.png").convert("L")))
+    assert np.any(drawn[0] != drawn[1])
 
 
 def test_every_system_of_the_paper_is_a_row(modules: Callable[[str], Any]) -> None:
