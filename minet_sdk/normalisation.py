@@ -25,8 +25,9 @@ class Normalisation:
     def statistics(self, image: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Mean and padded standard deviation of each slice of (..., H, W), each (..., 1, 1) float64."""
         mean = image.mean(axis=(-2, -1), keepdims=True, dtype=np.float64)
-        difference = image - mean
-        variance = np.einsum("...ij,...ij->...", difference, difference) / (image.shape[-2] * image.shape[-1])
+        difference = _difference(image, mean)
+        squares = np.einsum("...ij,...ij->...", difference, difference, dtype=np.float64)
+        variance = squares / (image.shape[-2] * image.shape[-1])
         return mean, np.sqrt(variance[..., None, None]) + self.epsilon
 
     def apply(
@@ -36,9 +37,7 @@ class Normalisation:
     ) -> Array:
         """Normalise (..., H, W), by its own statistics unless others are given; float32."""
         mean, deviation = statistics or self.statistics(image)
-        normal = np.empty(np.broadcast_shapes(image.shape, mean.shape), np.float32)
-        # The difference in float64, or a large mean would cost digits; no float64 image is formed for it.
-        np.subtract(image, mean, out=normal, casting="same_kind")
+        normal = _difference(image, mean)
         normal /= deviation.astype(np.float32)
         return normal if self.clip is None else np.clip(normal, -self.clip, self.clip, out=normal)
 
@@ -48,3 +47,14 @@ class Normalisation:
         image = normal * deviation.astype(np.float32)
         image += mean.astype(np.float32)
         return image
+
+
+def _difference(image: npt.NDArray[np.generic], mean: npt.NDArray[np.float64]) -> Array:
+    """Image minus a float64 mean, float32, as good as if it were computed in float64; no float64 image is formed."""
+    if image.dtype != np.float32:
+        difference = np.empty(np.broadcast_shapes(image.shape, mean.shape), np.float32)
+        return np.subtract(image, mean, out=difference, casting="same_kind")
+    rounded = mean.astype(np.float32)
+    difference = np.subtract(image, rounded, dtype=np.float32)
+    difference -= (mean - rounded).astype(np.float32)  # what a large mean loses when it is rounded
+    return difference

@@ -231,7 +231,8 @@ class NativeRunner(Runner):
     def _restore_impl(self, target: Array, features: Any) -> Array:
         engine = self.engine
         pieces = features or (None,) * len(target)
-        return np.stack([engine.restore(piece, own) for piece, own in zip(target[:, 0], pieces, strict=True)])[:, None]
+        restored = [engine.restore(piece, own) for piece, own in zip(target[:, 0], pieces, strict=True)]
+        return (restored[0][None] if len(restored) == 1 else np.stack(restored))[:, None]
 
     def memory(self, height: int, width: int) -> int:
         """Exactly what the engine counts before it prepares or restores."""
