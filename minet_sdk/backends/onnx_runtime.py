@@ -77,6 +77,8 @@ class OnnxRuntimeRunner(Runner):
         options.enable_mem_pattern = False
         if self.options.threads is not None:
             options.intra_op_num_threads = self.options.threads
+        # The threads of one graph would look for work long after its run, on the cores that the next graph needs.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         providers = provider_options(self.provider, self.options, bundle)
         try:
