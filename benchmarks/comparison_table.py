@@ -53,8 +53,11 @@ def _missing(report: dict[str, Any]) -> list[str]:
     """What is not there yet, named."""
     if not report["missing"]:
         return []
-    rows = {title(name.rpartition("-x")[0]): None for name in report["missing"]}
-    return [f"**{len(report['missing'])} trainings of the comparison are still to be made**: {', '.join(rows)}.", ""]
+    named: list[str] = []
+    for seed, which in enumerate(("first", "second")):
+        rows = {title(name.rpartition("-x")[0]): None for name in report["missing"] if name.endswith(f"-seed{seed}")}
+        named += [f"{which} seed of {', '.join(rows)}"] if rows else []
+    return [f"**{len(report['missing'])} trainings of the comparison are still to be made**: {'; '.join(named)}.", ""]
 
 
 def details(report: dict[str, Any]) -> str:

@@ -112,7 +112,7 @@ def test_tables_and_pictures_come_from_the_results(modules: Callable[[str], Any]
     }
     text = table.tables(report) + table.details(report)
     psnr = report["results"]["x2"]["sets"]["real, ICBM152 T1 to T2"]["rows"]["minet"]["off"]["psnr"]
-    assert "**3 trainings of the comparison are still to be made**: MINet, trained with right" in text
+    assert "**3 trainings of the comparison are still to be made**: first seed of MINet, trained with right" in text
     assert "| MINet | " in text
     assert f"{psnr:.2f} dB" in text
     assert "| another subject's | " in text

@@ -66,6 +66,16 @@ def test_bundled_models_keep_their_promise(readme: Any) -> None:
             assert over["interval"][0] > 0, name
 
 
+def test_the_fast_student_keeps_its_promise(readme: Any) -> None:
+    """At x4: four times fewer multiplications than `small`, no more than 0.3 dB less, and 3 dB over zero-filled."""
+    found = readme.load("comparison")["results"]["x4"]
+    about = found["about"]
+    assert about["bundled-minet"]["gmac_320"] >= 4 * about["bundled-minet-fast"]["gmac_320"]
+    for one in found["sets"].values():
+        assert one["over"]["bundled-minet-fast"]["bundled-minet"]["gain_db"]["mean"] >= -0.3
+    assert found["sets"][ICBM]["rows"]["bundled-minet-fast"]["off"]["gain_db"]["mean"] >= 3
+
+
 def test_a_wrong_reference_does_no_harm(readme: Any) -> None:
     """Never more than 0.2 dB below the model's own result without one; right references are used."""
     for of_scale in readme.load("comparison")["results"].values():
