@@ -33,9 +33,10 @@ of the same anatomy on the restored grid. Any intensity scale.
 
 ## Training
 - data: synthetic pairs in randomised contrast, made on the fly from the label maps of ten heads (subjects 01-10 of the
-  SynthSeg training label maps, Apache-2.0); one fifth of the pairs follows clinical protocols. No real image was seen.
+  SynthSeg training label maps, Apache-2.0); {clinical:.0%} of the pairs follow clinical protocols. No real image was
+  seen.
 - selection: best validation gain on subjects 11-13, at step {step}.
-- command: `{command}`
+- command: `{command}`; every setting stands in `manifest.json` under `training`
 - seed {seed}, commit {commit}, {versions}
 - weights are stored as float16.{note}
 
@@ -87,6 +88,7 @@ def card(name: str, checkpoint: Checkpoint) -> str:
         affinity=config.affinity,
         scale=config.scale,
         step=record["selected_step"],
+        clinical=record["data"]["contrast"]["physics"],
         command=record["command"],
         seed=record["settings"]["seed"],
         commit=record["commit"],
