@@ -140,12 +140,12 @@ def _pairs(
     fine = grid.refined(scale)
     guide_grid, guide_order = ordered_grid(reference)
     if fine.matches(guide_grid):
-        both = zip(low, read_slices(reference, guide_order), strict=True)
+        both = zip(low, read_slices(reference, guide_order, whole_headers=False), strict=True)
         return (
             _DicomPair(to_fft_grid(one.values, scale), guide.values, 1.0, one.dataset, (guide.dataset,))
             for one, guide in both
         ), False
-    whole = load(reference)
+    whole = load(reference, whole_headers=False)
     guide = guide_on(fine, whole.volume, fine.shape)
     assert guide.values is not None
     values, coverage, headers = guide.values, guide.coverage, whole.datasets

@@ -4,7 +4,7 @@ Attributes follow DICOM PS3.3: General Image C.7.6.1, Image Plane C.7.6.2, Commo
 """
 
 from collections.abc import Mapping, Sequence
-from copy import copy, deepcopy
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -167,12 +167,15 @@ def _kept(source: Dataset) -> Dataset:
     """A copy of what stays true of the derived image: patient, study, equipment, acquisition, window."""
     kept = Dataset()
     for element in source:
-        if element.tag.group in _CURVES or element.tag.group in _OVERLAYS or element.keyword in _DROPPED:
+        tag, kind, value = element.tag, element.VR, element.value
+        if tag.is_private or tag.group in _CURVES or tag.group in _OVERLAYS or element.keyword in _DROPPED:
             continue
-        if not element.tag.is_private:
-            # Copying deeply takes most of the time, and single values never change in place.
-            kept.add(deepcopy(element) if element.VR == "SQ" or element.VM > 1 else copy(element))
-    kept.remove_private_tags()
+        if kind == "SQ" or element.VM > 1:
+            value = deepcopy(value)
+        kept.add(DataElement(tag, kind, value, already_converted=True))
+        if kind == "SQ":
+            for item in value:
+                item.remove_private_tags()
     return kept
 
 

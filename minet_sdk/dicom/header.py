@@ -57,6 +57,9 @@ KEYWORDS = [
 ]
 """The attributes that decisions are made from."""
 
+_PIXELS = ["ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData"]
+"""What decoding needs besides."""
+
 _UID_LETTERS = re.compile(r"[0-9.]{1,64}")
 """Not the whole rule: identifiers with leading zeros are wrong but common."""
 
@@ -98,6 +101,19 @@ def read_dataset(path: Path) -> Dataset:
         dataset = dcmread(path)
         _drop_unreadable(dataset)
         _drop_unreadable(dataset.file_meta)
+    return dataset
+
+
+def read_pixels(path: Path, header: Dataset) -> Dataset:
+    """An image of which `read_header` has given the header: this and the pixels, nothing decoded again.
+
+    Raises:
+        Exception: whatever pydicom raises for a damaged file.
+    """
+    with quietly():
+        dataset = dcmread(path, specific_tags=list(_PIXELS))
+        _drop_unreadable(dataset.file_meta)
+        dataset.update(header)
     return dataset
 
 

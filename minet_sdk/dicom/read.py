@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from minet_sdk.dicom.geometry import ordered_grid
-from minet_sdk.dicom.header import IDENTIFIERS, quietly, read_dataset
+from minet_sdk.dicom.header import IDENTIFIERS, quietly, read_dataset, read_pixels
 from minet_sdk.dicom.pixels import decode
 from minet_sdk.dicom.scan import Scan, Series, scan
 from minet_sdk.errors import DicomError
@@ -26,7 +26,7 @@ class DicomVolume:
     """float32 (slices, rows, columns), rescaled, MONOCHROME2 sense; slices in order of position along the normal."""
 
     datasets: list[Dataset]
-    """One full header per slice, in slice order, without pixel data."""
+    """One header per slice, in slice order, without pixel data."""
 
     series: Series
 
@@ -39,11 +39,15 @@ class DicomSlice:
     """(rows, columns), rescaled, MONOCHROME2 sense."""
 
     dataset: Dataset
-    """Its full header, without pixel data."""
+    """Its header, without pixel data."""
 
 
-def load(series: Series) -> DicomVolume:
+def load(series: Series, *, whole_headers: bool = True) -> DicomVolume:
     """Read and check the images of a series.
+
+    Args:
+        series: as `scan` found it.
+        whole_headers: see `read_slices`.
 
     Raises:
         DicomError: the series is no even stack of classic grey MR images, or a file is damaged; the message says which
@@ -52,18 +56,20 @@ def load(series: Series) -> DicomVolume:
     grid, order = ordered_grid(series)
     values = np.empty(grid.shape, dtype=np.float32)
     datasets: list[Dataset] = []
-    for position, one in enumerate(read_slices(series, order)):
+    for position, one in enumerate(read_slices(series, order, whole_headers=whole_headers)):
         values[position] = one.values
         datasets.append(one.dataset)
     return DicomVolume(Volume(values, grid), datasets, series)
 
 
-def read_slices(series: Series, order: Sequence[int]) -> Iterator[DicomSlice]:
+def read_slices(series: Series, order: Sequence[int], *, whole_headers: bool = True) -> Iterator[DicomSlice]:
     """Read and check the images of a series one after the other.
 
     Args:
         series: a stack of slices.
         order: which of its files holds each slice, as `ordered_grid` gives it.
+        whole_headers: with every attribute, which a derived image needs of its source; or with those that the scan
+            has read already, which is all that it needs of a reference.
 
     Raises:
         DicomError: see `load`; when the iteration comes to the file.
@@ -72,7 +78,7 @@ def read_slices(series: Series, order: Sequence[int]) -> Iterator[DicomSlice]:
     for index in order:
         path = series.paths[index]
         try:
-            dataset = read_dataset(path)
+            dataset = read_dataset(path) if whole_headers else read_pixels(path, series.headers[index])
         except Exception as error:  # pydicom raises whatever a damaged byte leads to
             raise DicomError(f"{path}: damaged or truncated DICOM file; restore it") from error
         missing = [keyword for keyword in IDENTIFIERS if not dataset.get(keyword)]

@@ -4,6 +4,7 @@ import re
 import subprocess
 import warnings
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -301,7 +302,17 @@ def test_what_is_no_longer_true_is_dropped(source: Dataset) -> None:
     ):
         assert keyword not in derived
     assert derived.RequestAttributesSequence[0].RequestedProcedureID == "1"
-    assert "IconImageSequence" in source
+
+
+def test_the_source_stays_as_it_was(source: Dataset) -> None:
+    request = Dataset()
+    request.private_block(0x0051, "PHANTOM HEADER", create=True).add_new(1, "LO", "private")
+    source.RequestAttributesSequence = [request]
+    before = deepcopy(source)
+    derived = _one(source)
+    for element in derived:
+        element.value = None
+    assert source == before
 
 
 @pytest.mark.parametrize("kept", ["01", "00", None])

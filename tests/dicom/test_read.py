@@ -13,6 +13,7 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import BasicTextSRStorage
 
 from minet_sdk.dicom import load, scan
+from minet_sdk.dicom.header import KEYWORDS
 from minet_sdk.dicom.read import DicomVolume
 
 MakeSeries = Callable[..., list[Path]]
@@ -104,7 +105,11 @@ def test_transfer_syntaxes_decode_bit_exact(
         converted = tmp_path / "other" / path.name
         subprocess.run([*command.split(), str(path), str(converted)], check=True, capture_output=True)
         assert dcmread(converted).file_meta.TransferSyntaxUID == syntax
-    np.testing.assert_array_equal(_only(tmp_path / "other").volume.values, _only(tmp_path / "plain").volume.values)
+    expected = _only(tmp_path / "plain").volume.values
+    np.testing.assert_array_equal(_only(tmp_path / "other").volume.values, expected)
+    with_known_headers = load(scan(tmp_path / "other").series[0], whole_headers=False)
+    np.testing.assert_array_equal(with_known_headers.volume.values, expected)
+    assert [set(one.dir()) <= {*KEYWORDS} for one in with_known_headers.datasets] == [True, True]
 
 
 @pytest.mark.parametrize("syntax", ["JPEG lossless, first order", "JPEG-LS lossless", "JPEG 2000 lossless"])
