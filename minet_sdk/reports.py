@@ -3,9 +3,6 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from minet_sdk.errors import InputError
 from minet_sdk.trust import Seen
 
@@ -54,56 +51,6 @@ class RuntimeInfo:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Latency of restored slices since the runtime was made, without `prepare`.
-
-    In a series k-space consistency runs beside the next slice, and is not counted.
-    Device arrays are not counted: their calls return before the work is done. For the same reason the time of
-    `prepare` is that of the call alone on a TensorRT backend.
-    """
-
-    slices: int
-    unguided: int
-    """Of these, restored without their reference, which did not show what the target shows."""
-
-    p50_ms: float | None
-    p95_ms: float | None
-    p99_ms: float | None
-    mean_ms: float | None
-    prepared_slices: int
-    prepare_p50_ms: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def of(
-        cls,
-        restored: int,
-        unguided: int,
-        restore_ms: npt.NDArray[np.float64],
-        prepared: int,
-        prepare_ms: npt.NDArray[np.float64],
-    ) -> "Stats":
-        """From counts and the latencies that were kept, in milliseconds."""
-
-        def percentile(values: npt.NDArray[np.float64], q: float) -> float | None:
-            return float(np.percentile(values, q)) if len(values) else None
-
-        return cls(
-            slices=restored,
-            unguided=unguided,
-            p50_ms=percentile(restore_ms, 50),
-            p95_ms=percentile(restore_ms, 95),
-            p99_ms=percentile(restore_ms, 99),
-            mean_ms=float(restore_ms.mean()) if len(restore_ms) else None,
-            prepared_slices=prepared,
-            prepare_p50_ms=percentile(prepare_ms, 50),
-        )
 
 
 def bytes_of(features: Any) -> int | None:

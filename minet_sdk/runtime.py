@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 import time
-from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -22,9 +21,10 @@ from minet_sdk.bundle import Bundle, locate, open_bundle
 from minet_sdk.capacity import Capacity, TilingOption
 from minet_sdk.errors import BackendError, InputError
 from minet_sdk.kspace import Consistency, enforce_consistency
-from minet_sdk.reports import PreparedReference, RuntimeInfo, Stats, bytes_of
+from minet_sdk.reports import PreparedReference, RuntimeInfo, bytes_of
 from minet_sdk.shapes import LARGEST_OUTPUT, ShapeRules
 from minet_sdk.slices import Inferred, SlicePath, as_slices
+from minet_sdk.tally import Stats, Tally
 from minet_sdk.tiling import Tiling
 from minet_sdk.trust import LEAST_TRUST, Seen, distrust
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float32]
 AnyArray = npt.NDArray[Any]
 ConsistencyOption = Literal["auto", "off", "soft", "hard"]
-
-LATENCIES_KEPT = 10_000
 
 _log = logging.getLogger("minet_sdk")
 
@@ -106,9 +104,7 @@ class Runtime:
         self._runner = make_runner(self._choice.spec, options)
         self._device_path: DevicePath | None = None
         self._lock = threading.Lock()
-        self._restore_times: deque[float] = deque(maxlen=LATENCIES_KEPT)
-        self._prepare_times: deque[float] = deque(maxlen=LATENCIES_KEPT)
-        self._restored = self._prepared = self._unguided = 0
+        self._tally = Tally()
         self._bundle = self._runner.activate(source)
         manifest = self._bundle.manifest
         self._rules = ShapeRules(manifest.name, manifest.scale, manifest.needs_reference)
@@ -166,10 +162,8 @@ class Runtime:
         return "hard" if np.iscomplexobj(target) else "soft"
 
     def stats(self) -> Stats:
-        """Latencies so far (the last `LATENCIES_KEPT` slices)."""
-        with self._lock:
-            restore, prepare = np.array(self._restore_times) * 1e3, np.array(self._prepare_times) * 1e3
-            return Stats.of(self._restored, self._unguided, restore, self._prepared, prepare)
+        """Slices and latencies so far."""
+        return self._tally.stats()
 
     def prepare(self, reference: Any, *, stream: Any = None) -> PreparedReference:
         """Compute what depends on the reference alone, before the target has arrived.
@@ -202,7 +196,7 @@ class Runtime:
             started = time.perf_counter()
             features.append(self._path.encode(piece))
             seen.append(self._path.seen(piece))
-            self._count(None, time.perf_counter() - started)
+            self._tally.prepared(time.perf_counter() - started)
             self._capacity.check_prepared(bytes_of(tuple(features)))
         return PreparedReference(
             np.shape(reference), self._bundle.sha256, self._choice.spec.name, tuple(features), tuple(seen)
@@ -259,7 +253,7 @@ class Runtime:
                 restored = finished[None]  # a copy would be a third of what a call takes beside the engine
             else:
                 restored[index] = finished
-            self._count(time.perf_counter() - started - inferred.preparing, inferred.preparing)
+            self._tally.restored(time.perf_counter() - started - inferred.preparing, inferred.preparing)
             if self._unused(inferred):
                 _log.warning("slice %d of %d: %s", index + 1, len(slices), distrust(inferred.trust or 0))
         return restored.reshape(expected)
@@ -287,7 +281,7 @@ class Runtime:
         references = self._references(reference, expected)
         started = time.perf_counter()
         inferred = self._infer(slices[0], references, 0)
-        self._count(time.perf_counter() - started - inferred.preparing, inferred.preparing)
+        self._tally.restored(time.perf_counter() - started - inferred.preparing, inferred.preparing)
         self._unused(inferred)
         return inferred
 
@@ -379,21 +373,11 @@ class Runtime:
             return self._path.infer(target, features=references.features[index], seen=references.seen[index])
         return self._path.infer(target, None if references is None else references[index])
 
-    def _count(self, restoring: float | None, preparing: float) -> None:
-        """Note the seconds that a slice took; None and 0 for what was not done."""
-        with self._lock:
-            if restoring is not None:
-                self._restore_times.append(restoring)
-                self._restored += 1
-            if preparing:
-                self._prepare_times.append(preparing)
-                self._prepared += 1
-
     def _unused(self, inferred: Inferred) -> bool:
         """Whether a slice's reference was not used; counts it."""
         unused = inferred.trust is not None and not inferred.guided
-        with self._lock:
-            self._unguided += unused
+        if unused:
+            self._tally.unguided()
         return unused
 
     def _trust_text(self) -> str:
