@@ -31,7 +31,7 @@ from minet_sdk.errors import ExportError
 from minet_sdk.export.accuracy import TOLERANCES, detail_level, rms
 from minet_sdk.export.calibration import Collector, calibrate
 from minet_sdk.export.examples import example
-from minet_sdk.export.graphs import GRAPHS, graphs_of
+from minet_sdk.export.graphs import GRAPHS
 from minet_sdk.export.native_plan import write_native_plan
 from minet_sdk.export.onnx_from_torch import onnx_from_torch
 from minet_sdk.export.quantise import LARGEST, quantised_layers
@@ -139,12 +139,10 @@ def write_bundle(network: Network, manifest: Manifest, golden: Golden, folder: P
         ExportError: PyTorch cannot export the network, or the precision cannot hold its weights.
     """
     weights = SharedWeights()
-    for graph in graphs_of(network):
-        model = onnx_from_torch(network, graph, manifest)
-        if graph == "model":
-            # The first of them; from here on every graph's metadata says what was found in it.
-            manifest = replace(manifest, **asdict(extent_of(model, manifest.scale)))
-            onnx.helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
+    graphs = onnx_from_torch(network, manifest)
+    manifest = replace(manifest, **asdict(extent_of(graphs["model"], manifest.scale)))
+    for graph, model in graphs.items():
+        onnx.helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
         weights.take_from(model)
         (folder / f"{graph}.onnx").write_bytes(model.SerializeToString())
     weights.write(folder)

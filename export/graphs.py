@@ -155,10 +155,14 @@ class ModelGraph(nn.Module):
         if network.config.reference:
             self.reference_graph = ReferenceGraph(network, precision)
 
+    def halves(self, target: Tensor, reference: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The restored batch and, in the graph's precision, the reference's features on the way to it."""
+        features = None if reference is None else self.reference_graph.encode(reference)
+        return self.target_graph.restore(target, features), features
+
     def forward(self, target: Tensor, reference: Tensor | None = None) -> Tensor:
         """Restore a batch; a reference exactly if the network has a reference branch."""
-        features = None if reference is None else self.reference_graph.encode(reference)
-        return self.target_graph.restore(target, features)
+        return self.halves(target, reference)[0]
 
 
 class PlainGraph(nn.Module):
@@ -195,10 +199,14 @@ class PlainTargetGraph(PlainGraph):
 class PlainModelGraph(PlainGraph):
     """`model.onnx`: (N, 1, H, W) and, for a guided network, (N, 1, sH, sW) -> (N, 1, sH, sW), all float32."""
 
+    def halves(self, target: Tensor, reference: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Like `ModelGraph.halves`."""
+        features = None if reference is None else self.network.encode_reference(reference)
+        return self.network.restore(target, features), features
+
     def forward(self, target: Tensor, reference: Tensor | None = None) -> Tensor:
         """Restore a batch."""
-        features = None if reference is None else self.network.encode_reference(reference)
-        return self.network.restore(target, features)
+        return self.halves(target, reference)[0]
 
 
 GRAPHS: tuple[Graph, ...] = ("model", "reference", "target")
@@ -210,11 +218,21 @@ def graph_module(network: Network, graph: Graph, precision: Precision) -> nn.Mod
     Raises:
         ExportError: the precision cannot hold the weights.
     """
+    if graph == "model":
+        return model_graph(network, precision)
     if isinstance(network, MINet):
-        modules = {"model": ModelGraph, "reference": ReferenceGraph, "target": TargetGraph}
-        return modules[graph](network, precision).eval()
-    plain = {"model": PlainModelGraph, "reference": PlainReferenceGraph, "target": PlainTargetGraph}
-    return plain[graph](network, precision).eval()
+        return {"reference": ReferenceGraph, "target": TargetGraph}[graph](network, precision).eval()
+    return {"reference": PlainReferenceGraph, "target": PlainTargetGraph}[graph](network, precision).eval()
+
+
+def model_graph(network: Network, precision: Precision) -> ModelGraph | PlainModelGraph:
+    """The graph of everything, in evaluation mode.
+
+    Raises:
+        ExportError: the precision cannot hold the weights.
+    """
+    made = ModelGraph(network, precision) if isinstance(network, MINet) else PlainModelGraph(network, precision)
+    return made.eval()
 
 
 def graphs_of(network: Network) -> tuple[Graph, ...]:

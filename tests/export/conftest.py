@@ -63,7 +63,7 @@ def exported(
             return network, bundle_of("fp32").graph("model")
 
         def export(folder: Path) -> None:
-            onnx.save(onnx_from_torch(network, "model", _manifest(network)), folder / "model.onnx")
+            onnx.save(onnx_from_torch(network, _manifest(network))["model"], folder / "model.onnx")
 
         return network, once(f"graph {kind}", export) / "model.onnx"
 

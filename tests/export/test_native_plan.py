@@ -61,7 +61,7 @@ def test_network_on_the_targets_grid_gives_what_pytorch_gives(
     small_network: Callable[..., MINet], make_manifest: Callable[..., Manifest], scale: int, tmp_path: Path
 ) -> None:
     network, weights = small_network(scale=scale, grid="target"), SharedWeights()
-    graph = onnx_from_torch(network, "model", make_manifest(network))
+    graph = onnx_from_torch(network, make_manifest(network))["model"]
     weights.take_from(graph)
     weights.write(tmp_path)
     (tmp_path / "model.onnx").write_bytes(graph.SerializeToString())

@@ -99,7 +99,7 @@ def sweep(*ordinary: str) -> list[object]:
 @pytest.mark.parametrize("name", sweep("lyu x4"))
 def test_model_graph_is_the_network(name: str) -> None:
     network = random_network(CONFIGS[name])
-    model = onnx_from_torch(network, "model", manifest_of(network))
+    model = onnx_from_torch(network, manifest_of(network))["model"]
     onnx.checker.check_model(model, full_check=True)
     for size in ((1, 9, 14), (3, 12, 11)):
         feed = inputs(network.config, *size)

@@ -68,7 +68,7 @@ def disturbed_reach(network: Network) -> int:
 @pytest.mark.parametrize("case", CASES)
 def test_reach_is_what_a_disturbance_reaches(case: str) -> None:
     network = make(CASES[case])
-    extent = extent_of(onnx_from_torch(network, "model", manifest(network.config)), network.config.scale)
+    extent = extent_of(onnx_from_torch(network, manifest(network.config))["model"], network.config.scale)
     assert extent.global_parts == ()
     assert extent.reach == disturbed_reach(network)
 
