@@ -15,6 +15,7 @@ from typing import Any
 from minet_sdk.bundle import models_folder
 from minet_sdk.export.bundle import export_bundle
 from minet_sdk.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from minet_sdk.training.config import PRESETS, MinetConfig
 
 BEST = "best.safetensors"
 CARD_NAME = "MODEL_CARD.md"
@@ -80,7 +81,7 @@ def card(name: str, checkpoint: Checkpoint) -> str:
     )
     return CARD.format(
         name=name,
-        preset="fast" if config.grid == "target" else "small",
+        preset=preset_of(config),
         parameters=parameters(checkpoint),
         stages=config.stages,
         blocks=config.blocks,
@@ -98,10 +99,15 @@ def card(name: str, checkpoint: Checkpoint) -> str:
     )
 
 
+def preset_of(config: MinetConfig) -> str:
+    """The name of an architecture."""
+    return next(name for name, configs in PRESETS.items() if configs[config.scale] == config)
+
+
 def bundle_name(checkpoint: Checkpoint) -> str:
     """Of a bundled model: minet-x2, minet-fast-x4, ..."""
     config = checkpoint.minet.config
-    return f"minet-{'fast-' if config.grid == 'target' else ''}x{config.scale}"
+    return f"minet-{'fast-' if preset_of(config) == 'fast' else ''}x{config.scale}"
 
 
 def store(run: Path, path: Path, note: str) -> Checkpoint:

@@ -306,6 +306,22 @@ def test_other_networks_take_what_fits_and_say_what_does_not(run: Path) -> None:
         initialise(build(EdsrConfig(blocks=1, channels=8)), run / "best.safetensors")
 
 
+def test_a_deeper_network_starts_with_the_images_of_the_other(run: Path) -> None:
+    path = run / "best.safetensors"
+    deeper = build(replace(SETTINGS.network, blocks=3), seed=1)
+    target, reference = torch.rand(2, 1, 16, 16), torch.rand(2, 1, 32, 32)
+    expected = load_checkpoint(path).model(target, reference).restored
+    assert not torch.equal(deeper(target, reference).restored, expected)
+    told = initialise(deeper, path)
+    assert torch.equal(deeper(target, reference).restored, expected)
+    new = [name for name in told["left_as_made"] if name.endswith("weight")]
+    assert new
+    assert all(".blocks.1." in name or ".blocks.2." in name for name in new)
+    deeper(target, reference).restored.sum().backward()
+    gradients = {name: parameter.grad for name, parameter in deeper.named_parameters() if parameter.grad is not None}
+    assert all(gradients[name].any() for name in new if ".second." in name)
+
+
 @pytest.mark.parametrize("name", ["minet-x2", "minet-x4"])
 def test_bundled_checkpoints_of_the_first_release_still_initialise(name: str) -> None:
     path = models_folder() / name / "checkpoint.safetensors"

@@ -297,6 +297,11 @@ def test_fast_has_a_quarter_of_the_work_of_small(scale: int) -> None:
     assert convolution_products(preset("small", scale)) > 4 * convolution_products(preset("fast", scale))
 
 
+@pytest.mark.parametrize("scale", [2, 4])
+def test_deep_has_less_than_half_of_the_work_of_small(scale: int) -> None:
+    assert convolution_products(preset("small", scale)) > 2 * convolution_products(preset("deep", scale))
+
+
 def test_reference_stream_does_not_depend_on_the_target() -> None:
     network = random_network(TINY)
     target, reference = random_inputs(TINY)
