@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minet_sdk import Runtime
+from minet_sdk.backends.native import probe
 from minet_sdk.bundle import open_bundle
 from minet_sdk.errors import InputError
 from minet_sdk.memory import ALLOWANCE, as_mib, estimated, parsed_bytes
@@ -65,3 +66,18 @@ def test_prepared_features_count(small_bundle: Path) -> None:
         assert runtime.prepare(references[0]).nbytes == one.nbytes
         with pytest.raises(InputError, match="prepared reference holds more than max_memory"):
             runtime.prepare(many)
+
+
+@pytest.mark.skipif(bool(probe()), reason=probe() or "-")
+def test_prepared_features_count_in_the_native_engine_too(small_bundle: Path) -> None:
+    """At least the features themselves; more slices than `max_memory` holds are refused."""
+    reference = np.random.default_rng(0).random((100, 80)).astype(np.float32)
+    with Runtime(small_bundle, backend="native", threads=1) as runtime:
+        one, two = runtime.prepare(reference), runtime.prepare(np.stack([reference] * 2))
+        assert one.nbytes is not None
+        assert one.nbytes >= 3 * 16 * 100 * 80 * 4
+        assert two.nbytes == 2 * one.nbytes
+    with Runtime(small_bundle, backend="native", threads=1, max_memory=20 * one.nbytes) as runtime:
+        assert runtime.prepare(reference).nbytes == one.nbytes
+        with pytest.raises(InputError, match="prepared reference holds more than max_memory"):
+            runtime.prepare(np.broadcast_to(reference, (21, 100, 80)))

@@ -93,9 +93,10 @@ class NativePlan:
 class NativeFeatures:
     """What depends on a reference alone; usable by every engine of its plan, from any thread."""
 
-    def __init__(self, handle: ctypes.c_void_p, plan: NativePlan) -> None:
+    def __init__(self, handle: ctypes.c_void_p, plan: NativePlan, nbytes: int) -> None:
         self.handle = handle
         self.plan = plan
+        self.nbytes = nbytes
         _at_end(self, library().minet_features_free, handle)
 
 
@@ -140,7 +141,8 @@ class NativeEngine:
         image = self._image(reference, self.plan.channels[1], "reference")
         handle = ctypes.c_void_p()
         check(library().minet_prepare(self.handle, image.ctypes.data, *image.shape[:2], None, 0, ctypes.byref(handle)))
-        return NativeFeatures(handle, self.plan)
+        height, width = (side // self.plan.scale for side in image.shape[:2])
+        return NativeFeatures(handle, self.plan, self.memory(height, width).features)
 
     def restore(self, target: Array, features: NativeFeatures | None = None) -> Array:
         """Restore a target (H, W) or (H, W, channels), with features exactly if the model needs a reference."""
