@@ -69,6 +69,8 @@ COMPARISONS: dict[str, tuple[Plan, ...]] = {
     "paper-640": (Plan("paper", 2, 640, FEW[:2], rounds=2),),
     "small-x2": _small("small", 2),
     "small-x4": (Plan("small", 4, 320, WITHOUT_COMPILING, rounds=7, seconds=40),),
+    "deep-x2": (Plan("deep", 2, 320, WITHOUT_COMPILING, rounds=7, seconds=40),),
+    "deep-x4": (Plan("deep", 4, 320, WITHOUT_COMPILING, rounds=7, seconds=40),),
     "fast-x2": _small("fast", 2),
     "fast-x4": (Plan("fast", 4, 320, WITHOUT_COMPILING, rounds=9, seconds=30),),
 }
@@ -83,7 +85,7 @@ SERIES = (
     Series("fast", 2, 20, (NATIVE, OPENVINO, ONNX_RUNTIME), without_prefetch=(NATIVE,)),
 )
 
-OVERHEAD = (("paper", 2, 3), ("small", 2, 15), ("fast", 2, 15))
+OVERHEAD = (("paper", 2, 3), ("small", 2, 15), ("deep", 2, 15), ("fast", 2, 15))
 """Preset, scale, rounds."""
 
 SECTIONS = ("machine", "start", *COMPARISONS, "linearity", "scanner", "overhead")

@@ -8,7 +8,7 @@ from latency_goals import SIZE, comparisons, most_threads, section
 from minet_sdk.benchmark.plot import draw_latency
 from minet_sdk.benchmark.table import milliseconds
 
-MODELS = (("paper", 2), ("small", 2), ("fast", 2))
+MODELS = (("paper", 2), ("small", 2), ("deep", 2), ("fast", 2))
 CURVES = ("native", "onnxruntime-plain", "torch-eager")
 """Peers in the picture's lines; all of them would be too many to tell apart."""
 

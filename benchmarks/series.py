@@ -3,7 +3,8 @@
     python benchmarks/series.py --output benchmarks/results/series.json
 
 The bundled study, tiled to a longer and larger series on the fly. A round runs `minet-sdk run` on it (scan, open the
-model, decode both series, restore, k-space consistency, encode, write) and then the network alone on the same slices.
+model, decode both series, restore, k-space consistency, encode, write) and then the network alone on the same slices:
+the bundled x2 model at several sizes, and preset `paper` at one.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from latency_models import model_of
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -37,12 +39,17 @@ from minet_sdk.run import run_dicom
 
 Array = npt.NDArray[np.float32]
 
+ROOT = Path(__file__).resolve().parent.parent
+
 MODEL = "minet-x2"
+PRESET = "paper"
 SCALE = 2
 SIZES = (160, 256, 320)
 """Rows and columns of the restored slices."""
 
 SLICES = 40
+PRESET_SLICES = 10
+PRESET_SIZE = 320
 ROUNDS = 3
 CALLS = 15
 """Of one slice, to tell what the runtime adds to its engine."""
@@ -104,22 +111,25 @@ def timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def measure_series(size: int, slices: int, rounds: int, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+def measure_series(
+    model: str | Path, size: int, slices: int, rounds: int, options: dict[str, Any], folder: Path
+) -> dict[str, Any]:
     """The whole run against inference alone, in turns."""
-    study = make_study(folder / f"{size}", size, slices)
+    study = make_study(folder / f"{Path(model).name}-{size}", size, slices)
     whole: list[float] = []
     alone: list[float] = []
     parts: list[dict[str, float]] = []
 
     def run() -> None:
         summary = run_dicom(
-            study.target, study.reference, folder / "out", lambda name: Runtime(MODEL, **options), overwrite=True
+            study.target, study.reference, folder / "out", lambda name: Runtime(model, **options), overwrite=True
         )
         assert not summary.fallbacks
         assert not summary.reference_resampled
         parts.append(summary.seconds)
 
-    with Runtime(MODEL, **options) as runtime:
+    with Runtime(model, **options) as runtime:
+        name = runtime.info.model
 
         def infer() -> None:
             for target, reference in study.pairs:
@@ -130,6 +140,7 @@ def measure_series(size: int, slices: int, rounds: int, options: dict[str, Any],
             whole.append(timed(run))
             alone.append(timed(infer))
     return {
+        "model": name,
         "size": size,
         "slices": slices,
         "run_seconds": [round(one, 4) for one in whole],
@@ -204,8 +215,10 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--slices", type=int, default=SLICES)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--work", type=Path, default=ROOT / "out" / "latency", help="folder for exported models")
     arguments = parser.parse_args()
     options: dict[str, Any] = {"backend": arguments.backend, "threads": arguments.threads}
+    arguments.work.mkdir(parents=True, exist_ok=True)
     with Runtime(MODEL, **options) as runtime:
         info = runtime.info
     report: dict[str, Any] = {
@@ -218,13 +231,20 @@ def main() -> None:
     with LoadWatch() as load_watch, tempfile.TemporaryDirectory() as folder:
         report["slices"] = [measure_slice(size, options) for size in arguments.sizes]
         report["series"] = [
-            measure_series(size, arguments.slices, arguments.rounds, options, Path(folder)) for size in arguments.sizes
+            measure_series(MODEL, size, arguments.slices, arguments.rounds, options, Path(folder))
+            for size in arguments.sizes
         ]
+        if PRESET_SIZE in arguments.sizes:
+            preset = model_of(PRESET, SCALE, arguments.work).bundle.location
+            report["series"].append(
+                measure_series(preset, PRESET_SIZE, PRESET_SLICES, arguments.rounds, options, Path(folder))
+            )
     report["load"] = load_watch.report
     for one in report["slices"]:
         print(f"slice {one['size']}: {one['median_ms']}, overhead {one['overhead_share']:.2%}")
     for one in report["series"]:
-        print(f"series {one['size']}: run / inference {one['run_to_inference']['median']:.3f}, {one['run_parts'][-1]}")
+        ratio = one["run_to_inference"]["median"]
+        print(f"series {one['model']} {one['size']}: run / inference {ratio:.3f}, {one['run_parts'][-1]}")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(report, arguments.output)
 

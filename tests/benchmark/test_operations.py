@@ -1,5 +1,6 @@
 """The operation counter against numbers worked out by hand, for single operators and for whole networks."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from onnx import TensorProto, helper
 
 from minet_sdk.benchmark.operations import Operations, count
 from minet_sdk.benchmark.suite import operations_of
-from minet_sdk.bundle import open_bundle
+from minet_sdk.bundle import Bundle
 from minet_sdk.errors import BundleError, InputError
 from minet_sdk.training.config import MinetConfig, preset
 
@@ -71,10 +72,9 @@ def by_hand(config: MinetConfig, pixels: int) -> int:
     return heads + upsampler + groups + fusions + reduction + attention + tail + sinc
 
 
-def test_a_whole_network_is_the_sum_of_its_layers() -> None:
-    bundle = open_bundle("minet-x2")
-    config, pixels = preset("small", 2), 320 * 320
-    assert bundle.manifest.architecture["channels"] == config.channels
+def test_a_whole_network_is_the_sum_of_its_layers(make_bundle: Callable[..., Bundle]) -> None:
+    bundle = make_bundle(scale=2)
+    config, pixels = MinetConfig.from_dict(bundle.manifest.architecture), 320 * 320
     found = operations_of(bundle, (320, 320))
     assert found["whole"].convolutions == by_hand(config, pixels)
     matrix, features = (2 * config.stages) ** 2, config.channels * pixels
