@@ -19,13 +19,14 @@ SHIPPED = {"bundled-minet": "minet", "bundled-minet-fast": "minet-fast"}
 PLAIN = "MINet, trained with right references only"
 ON_RESTORED_GRID = "MINet `small`, stages on the restored grid"
 TWIN = "MINet without reference, 5000 steps"
+SMALL = "MINet `small`, bundled before"
 
 
 def title(row: str, scale: str = "") -> str:
     """Of a row, as tables show it."""
     if row in SHIPPED:
         return f"`{SHIPPED[row]}-{scale}`, bundled"
-    others = {"minet-plain": PLAIN, "minet-restored-grid": ON_RESTORED_GRID, "twin": TWIN}
+    others = {"minet-plain": PLAIN, "minet-restored-grid": ON_RESTORED_GRID, "twin": TWIN, "small": SMALL}
     return others.get(row) or METHODS[row].title
 
 
@@ -103,7 +104,7 @@ def card(report: dict[str, Any], model: str) -> str:
 
 
 def _shipped(scale: str) -> list[Entry]:
-    entries: list[Entry] = [(title("twin"), "twin", "off")]
+    entries: list[Entry] = [(title(row), row, "off") for row in ("twin", "small")]
     return entries + [
         (f"{title(row, scale)}, {mode}", row, mode) for row in BUNDLED for mode in ("off", "soft", "hard")
     ]

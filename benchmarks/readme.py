@@ -44,6 +44,7 @@ TABLES: dict[str, tuple[tuple[Path, ...], str, Callable[[dict[str, Any], Path], 
     "measures": (tuple(CARDS), "comparison", lambda report, page: card(report, page.parent.name)),
     "precision": ((README,), "precision", lambda report, page: precision_table(report)),
     "latency": ((README,), "latency", lambda report, page: latency_table(report)),
+    "latency-avx2": ((README,), "latency_avx2", lambda report, page: latency_table(report)),
 }
 """By the name of the markers: the pages that have them, the name of the JSON file, and what makes the text."""
 

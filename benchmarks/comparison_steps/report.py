@@ -15,7 +15,7 @@ from minet_sdk.training.methods import METHODS
 from minet_sdk.training.statistics import Difference, paired_difference
 
 BUNDLED = ("bundled-minet", "bundled-minet-fast")
-ROWS = (*METHODS, "minet-restored-grid", "minet-plain", "twin", *BUNDLED)
+ROWS = (*METHODS, "minet-restored-grid", "minet-plain", "twin", "small", *BUNDLED)
 """In the tables' order."""
 
 ALONE = (*(name for name, method in METHODS.items() if not method.guided), "twin")
@@ -76,6 +76,7 @@ def _of_set(results: Results) -> dict[str, Any]:
     for part in (*PARTS, *AFFINITIES, "minet-fast", "minet-restored-grid", "minet-plain"):
         over("minet", part, (part,))
     over("bundled-minet", "twin", ("twin",))
+    over("bundled-minet-fast", "small", ("small",))
     over("bundled-minet-fast", "bundled-minet", ("bundled-minet",))
     return summary
 

@@ -56,7 +56,10 @@ def trained(run: Run, work: Path) -> Network:
 
 
 def bundled() -> list[Network]:
-    """The models that ship, and the single-contrast twins that were trained like the first of them."""
+    """The models that ship, and those of `benchmarks/checkpoints` that tell what their parts are worth.
+
+    These are `small`, which shipped before `deep`, and its twin without reference.
+    """
     found: list[Network] = []
     for folder in sorted(models_folder().iterdir()):
         checkpoint = folder / "checkpoint.safetensors"
@@ -64,9 +67,10 @@ def bundled() -> list[Network]:
             record = load_checkpoint(checkpoint)
             row = folder.name.removesuffix(f"-x{record.model.config.scale}")
             found.append(Network(f"bundled-{row}", record.model.config.scale, 0, checkpoint, folder))
+    kept = Path(__file__).parent.parent / "checkpoints"
     for scale in (2, 4):
-        twin = Path(__file__).parent.parent / "checkpoints" / f"minet-x{scale}-single.safetensors"
-        found.append(Network("twin", scale, 0, twin))
+        found.append(Network("twin", scale, 0, kept / f"minet-x{scale}-single.safetensors"))
+        found.append(Network("small", scale, 0, kept / f"minet-x{scale}-small.safetensors"))
     return found
 
 

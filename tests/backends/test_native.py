@@ -112,10 +112,10 @@ def test_runners_of_one_bundle_share_its_weights(bundle: Bundle) -> None:
 def test_memory_is_what_the_network_needs(bundle: Bundle) -> None:
     """Planned, not allocated: what is kept of the reference, and a handful of images while restoring."""
     memory = NativeEngine(shared_plan(bundle), threads=2).memory(160, 160)
-    image = 320 * 320 * 32 * 4
+    image = 160 * 160 * 32 * 4  # on the target's grid
     # Three stage outputs and three halves of fusions.
     assert memory.features == pytest.approx(6 * image, abs=10_000)
-    assert memory.restore <= 8 * image
+    assert memory.restore <= 9 * image
 
 
 @needs_engine

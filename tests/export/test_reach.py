@@ -73,14 +73,12 @@ def test_reach_is_what_a_disturbance_reaches(case: str) -> None:
     assert extent.reach == disturbed_reach(network)
 
 
-@pytest.mark.parametrize(
-    ("scale", "reach"), [(2, 2 + 2 + 1 + 1 + 3 * 5 + 1 + 1), (4, 4 + 4 + 2 + 2 + 1 + 1 + 3 * 5 + 2 + 1)]
-)
-def test_of_the_bundled_models(scale: int, reach: int) -> None:
-    """Head, upsampler with its shuffles, three groups of five convolutions, attention or reduction, tail."""
-    path = models_folder() / f"minet-x{scale}" / "model.onnx"
+@pytest.mark.parametrize(("name", "scale", "blocks"), [("minet-x2", 2, 4), ("minet-fast-x2", 2, 2), ("minet-x4", 4, 4)])
+def test_of_the_bundled_models(name: str, scale: int, blocks: int) -> None:
+    """On the target's grid: head, three groups, attention or reduction, tail; a pixel of it is ``scale`` wide."""
+    path = models_folder() / name / "model.onnx"
     extent = extent_of(onnx.load(path, load_external_data=False), scale)
-    assert extent.reach == reach
+    assert extent.reach == scale * (1 + 3 * (2 * blocks + 1) + 1 + 1) + scale - 1
     assert extent.global_parts == ("channel attention", "affinity")
 
 

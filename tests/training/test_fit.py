@@ -323,7 +323,7 @@ def test_a_deeper_network_starts_with_the_images_of_the_other(run: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["minet-x2", "minet-x4"])
-def test_bundled_checkpoints_of_the_first_release_still_initialise(name: str) -> None:
+def test_bundled_checkpoints_initialise(name: str) -> None:
     path = models_folder() / name / "checkpoint.safetensors"
     network = build(load_checkpoint(path).model.config, seed=1)
     assert initialise(network, path)["left_as_made"] == []
