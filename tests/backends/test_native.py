@@ -115,7 +115,7 @@ def test_memory_is_what_the_network_needs(bundle: Bundle) -> None:
     image = 160 * 160 * 32 * 4  # on the target's grid
     # Three stage outputs and three halves of fusions.
     assert memory.features == pytest.approx(6 * image, abs=10_000)
-    assert memory.restore <= 9 * image
+    assert memory.restore <= 8 * image + 2**20  # and what each thread has of its own
 
 
 @needs_engine

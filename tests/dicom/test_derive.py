@@ -302,6 +302,7 @@ def test_what_is_no_longer_true_is_dropped(source: Dataset) -> None:
     ):
         assert keyword not in derived
     assert derived.RequestAttributesSequence[0].RequestedProcedureID == "1"
+    assert "IconImageSequence" in source
 
 
 def test_the_source_stays_as_it_was(source: Dataset) -> None:

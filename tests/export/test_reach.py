@@ -19,6 +19,7 @@ from minet_sdk.training.network import Network, build
 
 CASES: dict[str, Architecture] = {
     "restored grid, x4": EdsrConfig(scale=4, reference=False, blocks=1, channels=4),
+    "restored grid, guided, x2": MinetConfig(stages=1, blocks=1, channels=16, integration="reduction", scale=2),
     "target's grid, guided, x2": MinetConfig(
         stages=2, blocks=1, channels=16, grid="target", integration="reduction", scale=2
     ),
