@@ -32,7 +32,7 @@ class Choices:
 
     scale: int = 2
     preset: str = ""
-    """A MINet by the name of its architecture instead of the method's size, one of `config.PRESETS`."""
+    """Of MINet and its variants: an architecture by its name instead of the method's size, one of `config.PRESETS`."""
 
     network: Mapping[str, Any] | None = None
     """Fields of the architecture that differ from the method's."""
@@ -124,9 +124,11 @@ def to_yaml(run: Run) -> str:
 def _network(method: Method, choices: Choices) -> Architecture:
     """The description that the choices settle."""
     if choices.preset:
-        if method.name not in ("minet", "minet-fast"):
-            raise TrainingError(f"preset is {choices.preset!r}, method {method.name}; presets are of the method minet")
-        config: Architecture = preset(choices.preset, choices.scale)
+        if method.changes is None:
+            raise TrainingError(
+                f"preset is {choices.preset!r}, method {method.name}; presets are of MINet and its variants"
+            )
+        config: Architecture = replace(preset(choices.preset, choices.scale), **method.changes)
     else:
         config = method.config(choices.scale, choices.size)
     changes = dict(choices.network or {})

@@ -49,6 +49,9 @@ class Method:
     recipe: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Training settings of the publication; a comparison under one recipe leaves them aside."""
 
+    changes: Mapping[str, Any] | None = None
+    """Of MINet and its variants: the fields in which they differ from any preset. None for other networks."""
+
     def config(self, scale: int, size: Size = "matched") -> "Architecture":
         """The network's description. Needs PyTorch.
 
@@ -129,7 +132,7 @@ def _variant(name: str, title: str, source: str = _FENG, adapted: str = _MINET_S
     guided = bool(changes.get("reference", True))
     return Method(
         name, title, guided, source, adapted, "once", _minet("small", **changes), _minet("paper", **changes), "eq6",
-        _MINET_RECIPE,
+        _MINET_RECIPE, changes,
     )  # fmt: skip
 
 
@@ -192,7 +195,7 @@ _ROWS = (
     ),
     Method(
         "minet-fast", "MINet, fast student", True, "this project", "all stages on the target's grid", "once",
-        _minet("fast"), _minet("fast"), "eq6", {},
+        _minet("fast"), _minet("fast"), "eq6", changes={},
     ),
 )  # fmt: skip
 

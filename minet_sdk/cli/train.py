@@ -32,7 +32,7 @@ def train(
     size: Annotated[
         str | None, typer.Option(help="Size of the method's network: matched or published. [default: matched]")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="A named MINet instead: paper, small, fast or deep.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Size of a MINet instead: paper, small, fast or deep.")] = None,
     scale: Annotated[int | None, typer.Option(help="Magnification, 2 or 4. [default: 2]")] = None,
     data: Annotated[
         str | None, typer.Option(help="Kind of data: synthetic, fastmri, dicom, nifti. [default: synthetic]")

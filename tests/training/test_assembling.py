@@ -1,5 +1,6 @@
 """Recipes, settings files and options become one run; what does not fit is one line."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,23 @@ def test_the_fast_recipe_is_the_student() -> None:
     assert assemble({"preset": "fast", "scale": 4}).settings.network == preset("fast", 4)
 
 
+@pytest.mark.parametrize(
+    ("method", "changed"),
+    [
+        ("minet-no-reference", {"reference": False}),
+        ("minet-reduction-only", {"integration": "reduction"}),
+        ("minet-no-h", {"integration": "none"}),
+        ("minet-no-attention", {"attention": False}),
+        ("minet-released-affinity", {"affinity": "released"}),
+        ("minet-fast", {}),
+    ],
+)
+def test_a_variant_has_every_preset_too(method: str, changed: dict[str, Any]) -> None:
+    for scale in (2, 4):
+        network = assemble({"method": method, "preset": "deep", "scale": scale}).settings.network
+        assert network == replace(preset("deep", scale), **changed)
+
+
 def test_steps_and_epochs_replace_each_other() -> None:
     assert assemble({"recipe": "paper", "steps": 30}).settings.epochs == 0
     assert assemble({"recipe": "small", "epochs": 3}).settings.steps == 0
@@ -121,7 +139,10 @@ def test_a_missing_settings_file_is_one_line(tmp_path: Path) -> None:
         ({"method": "unet"}, "method is 'unet'; choose one of bicubic"),
         ({"method": "bicubic"}, "bicubic is an interpolation, which nothing trains"),
         ({"method": "smore-2d"}, "smore-2d is trained when it is evaluated"),
-        ({"method": "edsr", "preset": "small"}, "preset is 'small', method edsr; presets are of the method minet"),
+        (
+            {"method": "edsr", "preset": "small"},
+            "preset is 'small', method edsr; presets are of MINet and its variants",
+        ),
         ({"network": {"depth": 3}}, "network has no depth; minet knows reference, stages"),
         ({"network": 3}, "network is 3; expected settings by name"),
         ({"steps": "many"}, "steps is 'many'; expected a whole number"),
