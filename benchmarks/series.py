@@ -133,7 +133,7 @@ def measure_series(
 
         def infer() -> None:
             for target, reference in study.pairs:
-                runtime.infer(target, reference)
+                runtime.infer(runtime.ready(target, reference))
 
         infer()
         for _ in range(rounds):
@@ -161,10 +161,10 @@ def measure_slice(size: int, options: dict[str, Any]) -> dict[str, Any]:
         spec = next(spec for spec in BACKENDS if spec.name == runtime.info.backend)
         runner = make_runner(spec, RunnerOptions(threads=options["threads"]))
         runner.activate(runtime.bundle)
-        restored = runtime.infer(low, fine).values
+        restored = runtime.infer(runtime.ready(low, fine)).values
         for _ in range(CALLS):
             seconds["engine"].append(timed(lambda: runner.restore(normal, runner.encode(guide))))
-            seconds["runtime"].append(timed(lambda: runtime.infer(low, fine)))
+            seconds["runtime"].append(timed(lambda: runtime.infer(runtime.ready(low, fine))))
             seconds["consistency"].append(timed(lambda: runtime.finish(restored, low)))
         runner.deactivate()
         overhead = measure_overhead(runtime, low, fine)
@@ -200,8 +200,10 @@ def measure_overhead(runtime: Runtime, low: Array, fine: Array) -> float:
 
     runner.encode, runner.restore = encode, restore
     try:
-        runtime.infer(low, fine)
-        return 1e3 * float(np.median([timed(lambda: runtime.infer(low, fine)) for _ in range(10 * CALLS)]))
+        runtime.infer(runtime.ready(low, fine))
+        return 1e3 * float(
+            np.median([timed(lambda: runtime.infer(runtime.ready(low, fine))) for _ in range(10 * CALLS)])
+        )
     finally:
         runner.encode, runner.restore = real
 

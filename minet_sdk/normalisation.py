@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
+Statistics = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+"""Mean and padded standard deviation of each slice, each (..., 1, 1)."""
 
 
 @dataclass(frozen=True)
@@ -22,26 +24,22 @@ class Normalisation:
     clip: float | None = None
     """Normalised inputs are clipped to +- this value; None (this project's models) leaves bright fluid as it is."""
 
-    def statistics(self, image: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Mean and padded standard deviation of each slice of (..., H, W), each (..., 1, 1) float64."""
+    def statistics(self, image: npt.NDArray[np.generic]) -> Statistics:
+        """Those of each slice of (..., H, W)."""
         mean = image.mean(axis=(-2, -1), keepdims=True, dtype=np.float64)
         difference = _difference(image, mean)
         squares = np.einsum("...ij,...ij->...", difference, difference, dtype=np.float64)
         variance = squares / (image.shape[-2] * image.shape[-1])
         return mean, np.sqrt(variance[..., None, None]) + self.epsilon
 
-    def apply(
-        self,
-        image: npt.NDArray[np.generic],
-        statistics: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None,
-    ) -> Array:
+    def apply(self, image: npt.NDArray[np.generic], statistics: Statistics | None = None) -> Array:
         """Normalise (..., H, W), by its own statistics unless others are given; float32."""
         mean, deviation = statistics or self.statistics(image)
         normal = _difference(image, mean)
         normal /= deviation.astype(np.float32)
         return normal if self.clip is None else np.clip(normal, -self.clip, self.clip, out=normal)
 
-    def undo(self, normal: Array, statistics: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]) -> Array:
+    def undo(self, normal: Array, statistics: Statistics) -> Array:
         """Bring (..., H, W) back to the intensity scale that the statistics were taken from; float32."""
         mean, deviation = statistics
         image = normal * deviation.astype(np.float32)

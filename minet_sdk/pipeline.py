@@ -1,8 +1,8 @@
 """A target and a reference in, restored slices out: align, restore slice by slice, never lose one.
 
-Reading and aligning, the network, and what follows it (k-space consistency, writing) work at the same time, each in a
-thread of its own and a few slices ahead of the next; slices come out in their order, with the bits that they have one
-after the other.
+Reading and aligning, judging and normalising, the network, and what follows it (k-space consistency, writing) work at
+the same time, each in a thread of its own and a few slices ahead of the next; slices come out in their order, with the
+bits that they have one after the other.
 
 Geometry. The restored grid has the target's field of view, as a PACS expects, so its first pixel centre lies
 (scale - 1) / 2 fine pixels before the target's. The network lives on the FFT grid, where first pixels coincide. The
@@ -23,10 +23,9 @@ import numpy.typing as npt
 from minet_sdk.errors import BackendError, InputError
 from minet_sdk.kspace import Consistency, bicubic, fourier_shift
 from minet_sdk.overlap import ahead
-from minet_sdk.reports import PreparedReference
 from minet_sdk.resample import resample
 from minet_sdk.runtime import Runtime
-from minet_sdk.slices import Inferred
+from minet_sdk.slices import Inferred, ReadySlice
 from minet_sdk.trust import distrust, median_trust
 from minet_sdk.volume import Grid, Volume
 
@@ -199,9 +198,7 @@ def restoring(runtime: Runtime, pairs: Iterable[Pair], count: int) -> Generator[
     """
     with ExitStack() as stack:
         read = stack.enter_context(ahead(pairs))
-        tasks = (_task(runtime, pair) for pair in read)
-        if runtime.prepares_beside:
-            tasks = stack.enter_context(ahead(_prepared(runtime, tasks), most=1))
+        tasks = stack.enter_context(ahead(_tasks(runtime, read), most=1))
         inferred = stack.enter_context(ahead(_inferred(runtime, tasks)))
         yield (_finished(runtime, index, count, one) for index, one in enumerate(inferred))
 
@@ -271,12 +268,11 @@ class _Task(Generic[Pair]):
     """A slice for the engine."""
 
     pair: Pair
-    reference: Array | PreparedReference | None
-    reason: str
-    """Why it goes without its reference; empty if it does not."""
+    ready: ReadySlice | None
+    """None if the engine cannot have it."""
 
-    failure: str = ""
-    """Why the engine cannot have it; empty if it can."""
+    reason: str
+    """Why it goes without its reference, or not to the engine; empty if neither."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,39 +287,40 @@ class _Outcome(Generic[Pair]):
     seconds: float
 
 
-def _task(runtime: Runtime, pair: Pair) -> _Task[Pair]:
-    """A slice with its reference, or without one where the reference covers too little of it."""
-    if pair.coverage >= LEAST_COVERAGE:
-        return _Task(pair, pair.reference, "")
-    reason = f"the reference covers {pair.coverage:.0%} of this slice"
-    if not runtime.restores_unguided:
-        return _Task(pair, None, reason, f"{reason}, and the model was never trained without one")
-    return _Task(pair, np.zeros([runtime.scale * side for side in pair.target.shape], np.float32), reason)
+def _tasks(runtime: Runtime, pairs: Iterable[Pair]) -> Iterator[_Task[Pair]]:
+    """Slices that the engine only has to compute.
 
-
-def _prepared(runtime: Runtime, tasks: Iterable[_Task[Pair]]) -> Iterator[_Task[Pair]]:
-    """Slices whose references are prepared already, while the engine still restores the one before."""
-    for task in tasks:
-        whole = runtime.tiling_for(*task.pair.target.shape).whole
-        if task.failure or task.reason or task.reference is None or not whole:
-            yield task
+    Beside it, since here Python needs its lock again and again, for which the engine would wait with idle cores.
+    """
+    for pair in pairs:
+        if pair.coverage >= LEAST_COVERAGE:
+            yield _task(runtime, pair)
             continue
-        try:
-            yield _Task(task.pair, runtime.prepare(task.pair.reference), "")
-        except BackendError as error:
-            yield _Task(task.pair, None, "", str(error))
+        reason = f"the reference covers {pair.coverage:.0%} of this slice"
+        if runtime.restores_unguided:
+            nothing = np.zeros([runtime.scale * side for side in pair.target.shape], np.float32)
+            yield _Task(pair, runtime.ready(pair.target, nothing), reason)
+        else:
+            yield _Task(pair, None, f"{reason}, and the model was never trained without one")
+
+
+def _task(runtime: Runtime, pair: Pair) -> _Task[Pair]:
+    """A slice with its reference, which is prepared here if that pays while the engine restores the slice before."""
+    try:
+        beside = runtime.prepares_beside and runtime.tiling_for(*pair.target.shape).whole
+        ready = runtime.ready(pair.target, runtime.prepare(pair.reference) if beside else pair.reference)
+    except BackendError as error:
+        return _Task(pair, None, str(error))
+    return _Task(pair, ready, distrust(ready.trust) if ready.trust is not None and not ready.guided else "")
 
 
 def _inferred(runtime: Runtime, tasks: Iterable[_Task[Pair]]) -> Iterator[_Outcome[Pair]]:
     """What the network makes of each slice."""
     for task in tasks:
-        started, inferred, reason = time.perf_counter(), None, task.failure
-        if not reason:
+        started, inferred, reason = time.perf_counter(), None, task.reason
+        if task.ready is not None:
             try:
-                inferred = runtime.infer(task.pair.target, task.reference)
-                reason = task.reason
-                if inferred.trust is not None and not inferred.guided:
-                    reason = reason or distrust(inferred.trust)
+                inferred = runtime.infer(task.ready)
             except BackendError as error:
                 reason = str(error)
         yield _Outcome(task.pair, inferred, reason, time.perf_counter() - started)

@@ -23,7 +23,7 @@ from minet_sdk.errors import BackendError, InputError
 from minet_sdk.kspace import Consistency, enforce_consistency
 from minet_sdk.reports import PreparedReference, RuntimeInfo, bytes_of
 from minet_sdk.shapes import LARGEST_OUTPUT, ShapeRules
-from minet_sdk.slices import Inferred, SlicePath, as_slices
+from minet_sdk.slices import Inferred, ReadySlice, SlicePath, as_slices
 from minet_sdk.tally import Stats, Tally
 from minet_sdk.tiling import Tiling
 from minet_sdk.trust import LEAST_TRUST, Seen, distrust
@@ -247,46 +247,58 @@ class Runtime:
         restored = np.empty((len(slices), *expected[-2:]), np.float32)
         for index, piece in enumerate(slices):
             started = time.perf_counter()
-            inferred = self._infer(piece, references, index)
+            ready = self._ready(piece, references, index)
+            inferred = self._path.infer(ready)
             finished = self.finish(inferred.values, piece)
             if len(slices) == 1:
                 restored = finished[None]  # a copy would be a third of what a call takes beside the engine
             else:
                 restored[index] = finished
-            self._tally.restored(time.perf_counter() - started - inferred.preparing, inferred.preparing)
+            preparing = ready.preparing + inferred.preparing
+            self._tally.restored(time.perf_counter() - started - preparing, preparing)
             if self._unused(inferred):
                 _log.warning("slice %d of %d: %s", index + 1, len(slices), distrust(inferred.trust or 0))
         return restored.reshape(expected)
 
-    def infer(self, target: AnyArray, reference: AnyArray | PreparedReference | None = None) -> Inferred:
-        """What the network makes of one slice: a call without its end, which `finish` is.
+    def ready(self, target: AnyArray, reference: AnyArray | PreparedReference | None = None) -> ReadySlice:
+        """Check, judge and normalise one slice: the first of the three parts of a call, before `infer` and `finish`.
 
-        A series runs the two beside each other. In `stats` such slices count without what `finish` takes.
+        A series runs the three beside each other.
 
         Args:
             target: (H, W), as in a call, in host memory.
             reference: likewise.
 
-        Returns:
-            Its ``values`` are for `finish`; it tells whether the reference was used.
-
         Raises:
             InputError: see `__call__`.
-            BackendError: the engine failed, or the runtime is closed.
         """
         slices = as_slices(target, "target", complex_allowed=True)
         expected = self._rules.restored(np.shape(target))
         if len(expected) != 2:
-            raise InputError(f"target has shape {np.shape(target)}; infer takes one slice (H, W)")
-        references = self._references(reference, expected)
+            raise InputError(f"target has shape {np.shape(target)}; ready takes one slice (H, W)")
+        return self._ready(slices[0], self._references(reference, expected), 0)
+
+    def infer(self, ready: ReadySlice) -> Inferred:
+        """What the network makes of one slice: the engine's part of a call.
+
+        In `stats` such slices count without what `ready` and `finish` take.
+
+        Returns:
+            Its ``values`` are for `finish`; it tells whether the reference was used.
+
+        Raises:
+            InputError: the slice does not fit at once, and cannot be cut.
+            BackendError: the engine failed, or the runtime is closed.
+        """
         started = time.perf_counter()
-        inferred = self._infer(slices[0], references, 0)
-        self._tally.restored(time.perf_counter() - started - inferred.preparing, inferred.preparing)
+        inferred = self._path.infer(ready)
+        took = time.perf_counter() - started - inferred.preparing
+        self._tally.restored(took, ready.preparing + inferred.preparing)
         self._unused(inferred)
         return inferred
 
     def finish(self, restored: Array, target: AnyArray) -> Array:
-        """Check one slice that `infer` gave, and put the measured k-space of its target back.
+        """Check one slice that `infer` gave, and put the measured k-space of its target back: the end of a call.
 
         Args:
             restored: float32 (scale * H, scale * W).
@@ -367,11 +379,11 @@ class Runtime:
                 )
             return self._device_path
 
-    def _infer(self, target: AnyArray, references: AnyArray | PreparedReference | None, index: int) -> Inferred:
+    def _ready(self, target: AnyArray, references: AnyArray | PreparedReference | None, index: int) -> ReadySlice:
         """One slice with the reference of this index."""
         if isinstance(references, PreparedReference):
-            return self._path.infer(target, features=references.features[index], seen=references.seen[index])
-        return self._path.infer(target, None if references is None else references[index])
+            return self._path.ready(target, features=references.features[index], seen=references.seen[index])
+        return self._path.ready(target, None if references is None else references[index])
 
     def _unused(self, inferred: Inferred) -> bool:
         """Whether a slice's reference was not used; counts it."""

@@ -1,4 +1,4 @@
-"""The way of images in host memory through an engine: judge the reference, normalise, cut, run, undo."""
+"""The way of images in host memory through an engine: judge the reference, normalise; then cut, run, undo."""
 
 import time
 from dataclasses import dataclass
@@ -11,11 +11,41 @@ from minet_sdk.backends.base import Runner
 from minet_sdk.bundle import Bundle
 from minet_sdk.capacity import Capacity
 from minet_sdk.errors import InputError
+from minet_sdk.normalisation import Statistics
 from minet_sdk.reports import bytes_of
 from minet_sdk.trust import LEAST_TRUST, Seen, reference_trust, seen_by_target
 
 Array = npt.NDArray[np.float32]
 AnyArray = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class ReadySlice:
+    """A slice as the engine takes it."""
+
+    target: Array
+    """(H, W), normalised."""
+
+    statistics: Statistics
+    """That undo it."""
+
+    reference: Array | None
+    """(scale * H, scale * W), normalised: what has not been prepared; all zeros if the slice goes without."""
+
+    features: Any
+    """Of the reference, where it has been prepared."""
+
+    trust: float | None
+    """How well the reference fits the target, see `trust.reference_trust`; None where it was not judged."""
+
+    guided: bool
+    """Whether the reference is used: not below `trust.LEAST_TRUST`. False for single-contrast models, too."""
+
+    prepared_in_vain: bool
+    """Whether it was prepared and is not used."""
+
+    preparing: float
+    """Seconds that the reference took here."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +56,13 @@ class Inferred:
     """(scale * H, scale * W), in the target's intensity."""
 
     preparing: float
-    """Seconds that the reference took."""
+    """Seconds that the engine took for the reference."""
 
-    trust: float | None = None
-    """How well the reference fits the target, see `trust.reference_trust`; None where it was not judged."""
+    trust: float | None
+    """See `ReadySlice`."""
 
-    guided: bool = True
-    """Whether the reference was used: not below `trust.LEAST_TRUST`. False for single-contrast models, too."""
+    guided: bool
+    """See `ReadySlice`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,28 +112,22 @@ class SlicePath:
         parts = tuple(self._runner.encode(_batch(tile.cut(normal, self._scale))) for tile in tiling.tiles)
         return parts[0] if tiling.whole else TiledFeatures(parts)
 
-    def infer(
+    def ready(
         self,
         target: AnyArray,
         reference: AnyArray | None = None,
         features: Any = None,
         seen: Seen | None = None,
-    ) -> Inferred:
-        """What the network makes of a slice.
+    ) -> ReadySlice:
+        """All that comes before the engine.
 
         Args:
             target: (H, W), float32 or complex64.
-            reference: (scale * H, scale * W); every tile prepares its own part, so that the features of one tile are
-                held and no more.
+            reference: (scale * H, scale * W).
             features: what `encode` gave, instead.
             seen: what `seen` gave of the reference of these features.
-
-        Raises:
-            InputError: it does not fit at once, and cannot be cut.
-            BackendError: the engine failed.
         """
-        height, width = target.shape
-        tiling, preparing = self._capacity.tiling_for(height, width), 0.0
+        preparing = 0.0
         magnitude = np.abs(target) if np.iscomplexobj(target) else target
         statistics = self._normalisation.statistics(magnitude)
         if reference is not None:
@@ -116,28 +140,42 @@ class SlicePath:
         if trust is not None and trust < LEAST_TRUST:
             guided, in_vain = False, features is not None
             reference, features = np.zeros([self._scale * side for side in target.shape], np.float32), None
-        normal, guide, prepared = self._normalisation.apply(magnitude, statistics), None, features
+        normal, guide = self._normalisation.apply(magnitude, statistics), None
         if reference is not None:
             started = time.perf_counter()
             guide = self._normalisation.apply(reference)
             preparing += time.perf_counter() - started
-        result = np.empty([0 if tiling.whole else self._scale * side for side in target.shape], np.float32)
+        preparing = 0.0 if in_vain else preparing  # the target waited for it
+        return ReadySlice(normal, statistics, guide, features, trust, guided, in_vain, preparing)
+
+    def infer(self, ready: ReadySlice) -> Inferred:
+        """What the network makes of a slice.
+
+        Every tile prepares its own part of the reference, so that the features of one tile are held and no more.
+
+        Raises:
+            InputError: it does not fit at once, and cannot be cut.
+            BackendError: the engine failed.
+        """
+        height, width = ready.target.shape
+        tiling, preparing, prepared = self._capacity.tiling_for(height, width), 0.0, ready.features
+        result = np.empty([0 if tiling.whole else self._scale * side for side in (height, width)], np.float32)
         for index, tile in enumerate(tiling.tiles):
-            if isinstance(features, TiledFeatures):
-                prepared = features.parts[index]
-            elif guide is not None:
+            if isinstance(ready.features, TiledFeatures):
+                prepared = ready.features.parts[index]
+            elif ready.reference is not None:
                 started = time.perf_counter()
                 prepared = None  # those of the last tile go before there are new ones
-                prepared = self._runner.encode(_batch(tile.cut(guide, self._scale)))
+                prepared = self._runner.encode(_batch(tile.cut(ready.reference, self._scale)))
                 preparing += time.perf_counter() - started
-            restored = self._runner.restore(_batch(tile.cut(normal)), prepared)[0, 0]
+            restored = self._runner.restore(_batch(tile.cut(ready.target)), prepared)[0, 0]
             if tiling.whole:
                 result = restored
             else:
                 tile.paste(restored, result, self._scale)
-        if in_vain:
-            preparing = 0.0  # the target waited for it
-        return Inferred(self._normalisation.undo(result, statistics), preparing, trust, guided)
+        preparing = 0.0 if ready.prepared_in_vain else preparing
+        values = self._normalisation.undo(result, ready.statistics)
+        return Inferred(values, preparing, ready.trust, ready.guided)
 
 
 def as_slices(image: AnyArray, role: str, *, complex_allowed: bool) -> AnyArray:

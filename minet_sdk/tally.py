@@ -14,7 +14,7 @@ LATENCIES_KEPT = 10_000
 class Stats:
     """Latency of restored slices since the runtime was made, without `prepare`.
 
-    In a series k-space consistency runs beside the next slice, and is not counted.
+    In a series what comes before the engine and after it runs beside other slices, and is not counted.
     Device arrays are not counted: their calls return before the work is done. For the same reason the time of
     `prepare` is that of the call alone on a TensorRT backend.
     """

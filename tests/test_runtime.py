@@ -71,13 +71,13 @@ def test_one_slice_is_one_of_a_stack(runtime: Runtime, pair: tuple[Array, Array]
     assert np.array_equal(runtime(target[1], reference[1]), stack[1])
 
 
-def test_a_call_is_infer_and_finish(runtime: Runtime, pair: tuple[Array, Array]) -> None:
+def test_a_call_is_ready_infer_and_finish(runtime: Runtime, pair: tuple[Array, Array]) -> None:
     target, reference = pair
-    inferred = runtime.infer(target[0], reference[0]).values
+    inferred = runtime.infer(runtime.ready(target[0], reference[0])).values
     assert np.array_equal(runtime.finish(inferred, target[0]), runtime(target[0], reference[0]))
-    assert np.array_equal(runtime.infer(target[0], runtime.prepare(reference[0])).values, inferred)
-    with pytest.raises(InputError, match="infer takes one slice"):
-        runtime.infer(target, reference)
+    assert np.array_equal(runtime.infer(runtime.ready(target[0], runtime.prepare(reference[0]))).values, inferred)
+    with pytest.raises(InputError, match="ready takes one slice"):
+        runtime.ready(target, reference)
     inferred[3, 4] = np.nan
     with pytest.raises(BackendError, match="not finite"):
         runtime.finish(inferred, target[0])

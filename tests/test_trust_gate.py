@@ -61,8 +61,8 @@ def test_prepared_references_are_judged_alike(runtime: Runtime, study: tuple[Vol
     mixed = np.stack([study[0].values[0], elsewhere(study[0].values[1])])
     prepared = runtime.prepare(mixed)
     assert np.array_equal(runtime(low, prepared), runtime(low, mixed))
-    assert runtime.infer(low[0], runtime.prepare(mixed[0])).guided
-    assert not runtime.infer(low[1], runtime.prepare(mixed[1])).guided
+    assert runtime.ready(low[0], runtime.prepare(mixed[0])).guided
+    assert not runtime.ready(low[1], runtime.prepare(mixed[1])).guided
 
 
 def test_a_right_reference_is_used_as_without_the_gate(
@@ -74,7 +74,7 @@ def test_a_right_reference_is_used_as_without_the_gate(
         assert trusting.info.trust == "any: the runtime was opened with trust=False"
         wrong = elsewhere(study[0].values)
         assert not np.array_equal(runtime(low, wrong), trusting(low, wrong))
-        assert trusting.infer(low[0], wrong[0]).trust is None
+        assert trusting.ready(low[0], wrong[0]).trust is None
         assert trusting.stats().unguided == 0
 
 
@@ -91,7 +91,7 @@ def test_a_gate_that_never_closes_is_noticed(
 def test_models_that_need_a_reference_get_any(small_bundle: Path, study: tuple[Volume, Volume], low: Array) -> None:
     with Runtime(small_bundle, threads=1) as runtime:
         assert runtime.info.trust == "any: the model was never trained without a reference"
-        inferred = runtime.infer(low[0], elsewhere(study[0].values)[0])
+        inferred = runtime.infer(runtime.ready(low[0], elsewhere(study[0].values)[0]))
         assert inferred.guided
         assert inferred.trust is None
 
@@ -137,4 +137,4 @@ def test_slices_that_the_reference_does_not_cover_are_restored_without_it(
 
 
 def _trust(runtime: Runtime, target: Array, reference: Array) -> str:
-    return f"{runtime.infer(target, reference).trust:.2f}"
+    return f"{runtime.ready(target, reference).trust:.2f}"
