@@ -4,6 +4,7 @@ Array order is (slices, rows, columns) everywhere; a NIfTI voxel (i, j, k) is ``
 """
 
 import gzip
+import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -58,6 +59,28 @@ def read_volume(path: Path) -> Volume:
     if not np.isfinite(values).all():
         raise FileFormatError(f"{path}: holds NaN or infinite values; replace them first")
     return Volume(values, grid)
+
+
+def check_output(path: Path, *, has_grid: bool) -> None:
+    """Find out before the work whether `write_volume` can write its result; makes the folder of the file.
+
+    Raises:
+        InputError: another suffix, a NIfTI of a volume without a grid, or a folder that cannot be made or written to.
+        MissingPackageError: a NIfTI, and nibabel is not installed.
+    """
+    suffix = suffix_of(path)
+    if suffix is None:
+        raise InputError(f"{path}: the output of a file is a file; let its name end in {', '.join(SUFFIXES)}")
+    if suffix.startswith(".nii"):
+        require("nibabel", feature=f"writing {path.name}")
+        if not has_grid:
+            raise _no_place(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"cannot write {path}: no permission to write to {path.parent}")
 
 
 def write_volume(volume: Volume, path: Path, note: str = "") -> None:
@@ -123,7 +146,8 @@ def _read_numpy(path: Path, suffix: str) -> tuple[npt.NDArray[np.float32], Grid 
     if not {"origin", "steps"} <= arrays.keys():
         return values, None
     origin, steps = arrays["origin"], arrays["steps"]
-    if origin.shape != (3,) or steps.shape != (3, 3) or not np.isfinite(origin).all() or not np.linalg.det(steps):
+    numbers = all(part.dtype.kind in "iuf" and np.isfinite(part).all() for part in (origin, steps))
+    if not numbers or origin.shape != (3,) or steps.shape != (3, 3) or not np.linalg.det(steps):
         raise FileFormatError(f"{path}: 'origin' and 'steps' are no grid, expected shapes (3,) and (3, 3) in mm")
     return values, Grid(_shape(values), origin.astype(np.float64), steps.astype(np.float64))
 
@@ -155,7 +179,7 @@ def _nifti_bytes(path: Path, volume: Volume, note: str) -> bytes:
     """An uncompressed NIfTI-1 file; the orientation stands in sform and, unless sheared, in qform."""
     nibabel = require("nibabel", feature=f"writing {path.name}")
     if volume.grid is None:
-        raise InputError(f"cannot write {path}: a plain array has no place in the patient; write .npy instead")
+        raise _no_place(path)
     affine = np.eye(4)
     affine[:3, :3] = volume.grid.steps[::-1].T * _LPS_FROM_RAS[:, None]
     affine[:3, 3] = volume.grid.origin * _LPS_FROM_RAS
@@ -167,6 +191,10 @@ def _nifti_bytes(path: Path, volume: Volume, note: str) -> bytes:
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = note.encode("ascii", "replace")[:_DESCRIPTION_LENGTH]
     return image.to_bytes()
+
+
+def _no_place(path: Path) -> InputError:
+    return InputError(f"cannot write {path}: a plain array has no place in the patient; write .npy instead")
 
 
 def _shape(values: npt.NDArray[np.float32]) -> tuple[int, int, int]:

@@ -195,12 +195,15 @@ def restoring(runtime: Runtime, pairs: Iterable[Pair], count: int) -> Generator[
     Returns:
         The slices in order. None is lost: what the engine fails at is interpolated, what has no usable reference is
         restored without it, and either says so.
+
+    Raises:
+        BackendError: after the last slice, if the model has restored none of them: that is no result.
     """
     with ExitStack() as stack:
         read = stack.enter_context(ahead(pairs))
         tasks = stack.enter_context(ahead(_tasks(runtime, read), most=1))
         inferred = stack.enter_context(ahead(_inferred(runtime, tasks)))
-        yield (_finished(runtime, index, count, one) for index, one in enumerate(inferred))
+        yield _some_restored(_finished(runtime, index, count, one) for index, one in enumerate(inferred))
 
 
 def restore_volume(
@@ -324,6 +327,16 @@ def _inferred(runtime: Runtime, tasks: Iterable[_Task[Pair]]) -> Iterator[_Outco
             except BackendError as error:
                 reason = str(error)
         yield _Outcome(task.pair, inferred, reason, time.perf_counter() - started)
+
+
+def _some_restored(slices: Iterable[RestoredSlice[Pair]]) -> Iterator[RestoredSlice[Pair]]:
+    """The slices, and an error at their end if all of them were interpolated."""
+    restored, last = False, None
+    for last in slices:
+        restored = restored or last.fallback is None or last.fallback.method != INTERPOLATED
+        yield last
+    if last is not None and last.fallback is not None and not restored:
+        raise BackendError(f"the model has restored none of the slices: {last.fallback.reason}")
 
 
 def _finished(runtime: Runtime, index: int, count: int, outcome: _Outcome[Pair]) -> RestoredSlice[Pair]:

@@ -81,6 +81,11 @@ def spacing_along(grid: Grid, direction: npt.NDArray[np.float64]) -> float:
     return float(np.linalg.norm(grid.steps @ direction))
 
 
+def times_finer(fine: Grid, coarse: Grid) -> float:
+    """How many times finer a grid is along another one's rows and columns, the lesser of the two."""
+    return min(coarse.spacing[axis] / spacing_along(fine, coarse.steps[axis] / coarse.spacing[axis]) for axis in (1, 2))
+
+
 def _samples(source: Grid, grid: Grid) -> Iterator[Grid]:
     """Copies of a grid, shifted inside its voxels, so that together they sample no coarser than the source."""
     counts: list[int] = []

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from minet_sdk.dicom.pair import find_pair, only_series, space_conflict
 from minet_sdk.dicom.scan import Scan, Series, scan
 from minet_sdk.dicom.write import refuse_occupied
 from minet_sdk.errors import DicomError, InputError
-from minet_sdk.files import SUFFIXES, is_volume_file, read_volume, write_volume
+from minet_sdk.files import check_output, is_volume_file, read_volume, write_volume
 from minet_sdk.pipeline import Fallback, Progress, restore_volume
+from minet_sdk.resample import times_finer
 from minet_sdk.runtime import Runtime
 from minet_sdk.series import restore_series
 from minet_sdk.volume import Grid, Volume
@@ -72,14 +73,17 @@ Place = Grid | tuple[int, int, int]
 
 
 def bundled_model_for(target: Place, reference: Place | None) -> str:
-    """Name of the bundled model whose scale is nearest to the ratio of the two pixel spacings or matrices."""
+    """Name of the bundled model whose scale is nearest to the ratio of the two pixel spacings or matrices.
+
+    The spacings are those along the target's rows and columns, whatever plane the reference has; the lesser counts.
+    """
     if reference is None:
         return "minet-x2"
     if isinstance(target, Grid) and isinstance(reference, Grid):
-        ratio = target.spacing[1] / reference.spacing[1]
+        ratio = times_finer(reference, target)
     else:
         coarse, fine = (place.shape if isinstance(place, Grid) else place for place in (target, reference))
-        ratio = fine[1] / coarse[1]
+        ratio = min(fine[axis] / coarse[axis] for axis in (1, 2))
     return "minet-x4" if math.log2(max(ratio, 1e-9)) > 1.5 else "minet-x2"
 
 
@@ -109,14 +113,14 @@ def run_files(
 
     Raises:
         FileFormatError: a file is not what its name says.
-        InputError: the files do not go together, or the output exists.
+        InputError: the files do not go together, or the output exists, is an input or cannot be written.
     """
-    if not is_volume_file(output):
-        raise InputError(f"{output}: the output of a file is a file; let its name end in {', '.join(SUFFIXES)}")
+    _refuse_inputs(output, [target, *([] if reference is None else [reference])])
     if output.exists() and not overwrite:
         raise InputError(f"{output} exists: give another output, or --overwrite")
     started = time.perf_counter()
     low = read_volume(target)
+    check_output(output, has_grid=low.grid is not None)
     guide = None if reference is None else read_volume(reference)
     with open_runtime(bundled_model_for(_place(low), None if guide is None else _place(guide))) as runtime:
         opened = time.perf_counter()
@@ -160,7 +164,7 @@ def run_dicom(
 
     Raises:
         DicomError: a folder does not hold exactly one usable MR series.
-        InputError: the series do not go together, or the output exists.
+        InputError: the series do not go together, or the output exists, holds an input or cannot be written.
     """
     started = time.perf_counter()
     found = scan(target)
@@ -201,7 +205,8 @@ def run_study(
 
     Raises:
         DicomError: no pair, or more than one, is found.
-        InputError: the series do not go together, or the output exists.
+        InputError: the output exists, holds an input or cannot be written.
+        InputError: the series do not go together, or the output exists, holds an input or cannot be written.
     """
     started = time.perf_counter()
     found = scan(study)
@@ -235,6 +240,9 @@ def _restore_series(
     skipped: tuple[str, ...],
     started: float,
 ) -> RunSummary:
+    if is_volume_file(output):
+        raise InputError(f"{output}: the output of DICOM series is a folder; give another name")
+    _refuse_inputs(output, [*target.files, *(() if reference is None else reference.files)])
     refuse_occupied(output, overwrite=overwrite)
     low = ordered_grid(target)[0]
     guide = None if reference is None else ordered_grid(reference)[0]
@@ -256,6 +264,15 @@ def _restore_series(
             clipped_pixels=result.clipped,
             seconds=_seconds(started, opened, result.seconds),
         )
+
+
+def _refuse_inputs(output: Path, inputs: Sequence[Path]) -> None:
+    """Nothing may take the place of what it is made from, not even on request."""
+    place = output.resolve()
+    for path in inputs:
+        resolved = path.resolve()
+        if place == resolved or place in resolved.parents:
+            raise InputError(f"{output}: is or holds the input {path}; choose another output")
 
 
 def _seconds(started: float, opened: float, inference: float) -> dict[str, float]:

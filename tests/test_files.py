@@ -147,6 +147,10 @@ def _huge(path: Path) -> None:
     path.write_bytes(bytes(content) if path.suffix == ".nii" else gzip.compress(bytes(content)))
 
 
+def _placed(path: Path, origin: object, steps: object) -> None:
+    np.savez(path, allow_pickle=False, values=np.zeros((2, 4, 4)), origin=np.asarray(origin), steps=np.asarray(steps))
+
+
 DAMAGED: list[tuple[str, str, Callable[[Path], object]]] = [
     ("text.nii", "damaged|no NIfTI", lambda path: path.write_text("not an image\n" * 50)),
     ("text.nii.gz", "damaged|no NIfTI", lambda path: path.write_text("not an image\n" * 50)),
@@ -169,6 +173,8 @@ DAMAGED: list[tuple[str, str, Callable[[Path], object]]] = [
     ("objects.npy", "damaged", lambda path: np.save(path, np.array([{}, {}]), allow_pickle=True)),
     ("two.npz", "one array", lambda path: np.savez(path, a=np.zeros((2, 4, 4)), b=np.zeros((2, 4, 4)))),
     ("grid.npz", "no grid", lambda path: np.savez(path, values=np.zeros((2, 4, 4)), origin=[0.0], steps=np.eye(3))),
+    ("nowhere.npz", "no grid", lambda path: _placed(path, [0.0] * 3, np.full((3, 3), np.nan))),
+    ("somewhere.npz", "no grid", lambda path: _placed(path, ["here"] * 3, np.eye(3))),
     ("image.png", "unknown format", lambda path: path.touch()),
 ]
 

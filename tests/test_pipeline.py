@@ -120,6 +120,18 @@ def test_an_engine_that_fails_loses_no_slice(
     assert np.isfinite(result.volume.values).all()
 
 
+def test_an_engine_that_fails_at_every_slice_is_no_result(
+    small_bundle: Path, study: tuple[Volume, Volume], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: Runtime, *inputs: Array) -> Inferred:
+        raise BackendError("out of memory")
+
+    with Runtime(small_bundle, threads=1) as runtime:
+        monkeypatch.setattr(Runtime, "infer", failing)
+        with pytest.raises(BackendError, match="the model has restored none of the slices: out of memory"):
+            restore_volume(runtime, coarse(study[1], 2), study[0])
+
+
 def test_progress_reaches_the_end(runtime: Runtime, study: tuple[Volume, Volume]) -> None:
     seen: list[tuple[int, int]] = []
     restore_volume(runtime, coarse(study[1], 2), study[0], lambda done, total: seen.append((done, total)))

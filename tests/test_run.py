@@ -1,6 +1,9 @@
 """From files to files: DICOM study, two series, NIfTI and arrays give the same restored image."""
 
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -133,5 +136,81 @@ def test_the_bundled_model_follows_the_inputs() -> None:
     assert bundled_model_for(plain(32), plain(64)) == "minet-x2"
     assert bundled_model_for(plain(32), plain(128)) == "minet-x4"
     assert bundled_model_for(plain(32), None) == "minet-x2"
+    assert bundled_model_for((1, 32, 32), (1, 128, 64)) == "minet-x2"
     coarse = Grid(plain(32), np.zeros(3), np.diag([4.0, 4.0, 4.0]))
     assert bundled_model_for(coarse, coarse.refined(4)) == "minet-x4"
+
+
+def test_the_bundled_model_follows_the_spacings_along_the_targets_plane() -> None:
+    """A sagittal reference of 0.5 mm with slices of 1 mm is twice, not four times, as fine as axial pixels of 2 mm."""
+    axial = Grid((4, 32, 32), np.zeros(3), np.array([[0.0, 0, 4], [0, 2, 0], [2, 0, 0]]))
+    sagittal = Grid((64, 128, 128), np.zeros(3), np.array([[1.0, 0, 0], [0, 0, -0.5], [0, 0.5, 0]]))
+    assert bundled_model_for(axial, sagittal) == "minet-x2"
+
+
+def test_an_input_is_never_replaced(demo: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    shutil.copytree(demo / "study" / "t1", study / "t1")
+    shutil.copytree(demo / "x2" / "low_resolution", study / "t2")  # written by this SDK: an earlier result, by its look
+    before = {path: path.read_bytes() for path in study.rglob("*.dcm")}
+    (tmp_path / "link").symlink_to(study / "t2")
+    for output in (study / "t2", study / "t1", study, tmp_path / "link"):
+        with pytest.raises(InputError, match="is or holds the input"):
+            run_dicom(study / "t2", study / "t1", output, open_runtime, overwrite=True)
+        with pytest.raises(InputError, match="is or holds the input"):
+            run_study(study, output, open_runtime, overwrite=True)
+    assert {path: path.read_bytes() for path in study.rglob("*.dcm")} == before
+    np.save(tmp_path / "low.npy", np.ones((2, 32, 32), np.float32))
+    np.save(tmp_path / "guide.npy", np.ones((2, 64, 64), np.float32))
+    for name in ("low", "guide"):
+        with pytest.raises(InputError, match=f"is or holds the input .*{name}"):
+            run_files(
+                tmp_path / "low.npy", tmp_path / "guide.npy", tmp_path / f"{name}.npy", open_runtime, overwrite=True
+            )
+
+
+def never(name: str) -> Runtime:
+    raise AssertionError("the model was opened for nothing")
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_work(demo: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "low.npy", np.ones((2, 32, 32), np.float32))
+    np.save(tmp_path / "guide.npy", np.ones((2, 64, 64), np.float32))
+    (tmp_path / "file").touch()
+    for output, message in (
+        (tmp_path / "out.nii.gz", "no place in the patient"),
+        (tmp_path / "file" / "out.npy", "cannot write"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run_files(tmp_path / "low.npy", tmp_path / "guide.npy", output, never)
+    with pytest.raises(InputError, match="the output of DICOM series is a folder"):
+        run_dicom(demo / "x2" / "low_resolution", demo / "study" / "t1", tmp_path / "out.nii.gz", never)
+    run_files(tmp_path / "low.npy", tmp_path / "guide.npy", tmp_path / "new" / "folder" / "out.npy", open_runtime)
+    assert np.load(tmp_path / "new" / "folder" / "out.npy").shape == (2, 64, 64)
+
+
+def test_a_run_that_is_terminated_leaves_nothing(demo: Path, tmp_path: Path) -> None:
+    """While its first slices are written, which they are into a hidden folder."""
+    study = tmp_path / "study"
+    shutil.copytree(demo / "study" / "t1", study / "t1")
+    shutil.copytree(demo / "x2" / "low_resolution", study / "t2")
+    script = (
+        "import sys, time\n"
+        "from minet_sdk import cli\n"
+        "from minet_sdk.dicom import write\n"
+        "save = write._save\n"
+        "def slow(*arguments):\n"
+        "    save(*arguments)\n"
+        "    print('written', flush=True)\n"
+        "    time.sleep(60)\n"
+        "write._save = slow\n"
+        f"sys.argv = ['minet-sdk', 'run', {str(study)!r}, '-o', {str(tmp_path / 'out')!r}, '--threads', '1']\n"
+        "cli.main()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"written\n"
+        assert any(entry.name.startswith(".out-") for entry in tmp_path.iterdir())
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["study"]

@@ -1,6 +1,8 @@
 """The command line: stdout is data, stderr is progress and errors, every command in a module of its own."""
 
+import signal
 import sys
+from types import FrameType
 
 import typer
 
@@ -41,8 +43,16 @@ def common(
     """Multi-contrast MRI super-resolution with MINet. Research use only, not a medical device."""
 
 
+def _end(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
 def main() -> None:
-    """Entry point: a user's error is one line and exit code 1, a bug keeps its traceback."""
+    """Entry point: a user's error is one line and exit code 1, a bug keeps its traceback.
+
+    A request to terminate ends it as an error does, so that no half-written output is left behind.
+    """
+    signal.signal(signal.SIGTERM, _end)
     try:
         app()
     except (MinetError, OSError) as error:

@@ -10,7 +10,7 @@ from minet_sdk.cli.console import print_json, progress_bar, remark
 from minet_sdk.cli.options import Backend, Consistency, JsonOutput, Threads
 from minet_sdk.errors import InputError
 from minet_sdk.files import SUFFIXES, is_volume_file
-from minet_sdk.memory import parsed_bytes
+from minet_sdk.pipeline import UNGUIDED
 from minet_sdk.run import RESEARCH_USE, RunSummary, run_dicom, run_files, run_study
 from minet_sdk.runtime import Runtime
 
@@ -50,7 +50,6 @@ def run(
 
     Prints the output path. Research use only, not a medical device.
     """
-    limit = None if max_memory is None else parsed_bytes(max_memory)
 
     def open_runtime(fitting: str) -> Runtime:
         chosen = fitting if model == AUTO else model
@@ -59,7 +58,7 @@ def run(
             backend=backend,
             threads=threads,
             consistency=consistency,
-            max_memory=limit,
+            max_memory=max_memory,
             tiling=tiling,
             trust=trust,
         )
@@ -99,6 +98,12 @@ def _trust(summary: RunSummary) -> str:
     return "" if summary.trust_p50 is None else f"trust in the reference {summary.trust_p50:.2f}, "
 
 
+def _fallbacks(summary: RunSummary) -> str:
+    """How many slices are not what the model makes of both images."""
+    unguided = sum(fallback.method == UNGUIDED for fallback in summary.fallbacks)
+    return f"{len(summary.fallbacks) - unguided} interpolated, {unguided} without their reference"
+
+
 def _report(summary: RunSummary, json: bool) -> None:
     if summary.pairing:
         remark(f"paired: {summary.pairing}")
@@ -115,7 +120,7 @@ def _report(summary: RunSummary, json: bool) -> None:
         remark(f"{summary.clipped_pixels} restored values were clipped to what the source's pixel format holds")
     remark(
         f"{summary.slices} slices x{summary.scale} with {summary.model} on {summary.backend} ({summary.precision}), "
-        f"consistency {summary.consistency}, {len(summary.fallbacks)} fallbacks, {_trust(summary)}"
+        f"consistency {summary.consistency}, {_fallbacks(summary)}, {_trust(summary)}"
         f"{summary.seconds['total']:.1f} s. {RESEARCH_USE}"
     )
     if json:

@@ -2,9 +2,10 @@
 
 import re
 from enum import StrEnum
-from typing import Any
 
 from pydicom.dataset import Dataset
+
+from minet_sdk.dicom.header import upper_strings
 
 
 class Contrast(StrEnum):
@@ -59,10 +60,10 @@ def contrast_of(header: Dataset) -> Contrast:
 
     Values are those of the MR Image module (DICOM PS3.3 C.8.3.1).
     """
-    kind = set(_tokens(header, "ImageType"))
+    kind = set(upper_strings(header, "ImageType"))
     if kind & (_NOT_MAGNITUDE | _NOT_ANATOMY) or str(header.get("AngioFlag") or "") == "Y":
         return Contrast.OTHER
-    sequence, name = set(_tokens(header, "ScanningSequence")), str(header.get("SequenceName") or "").lower()
+    sequence, name = set(upper_strings(header, "ScanningSequence")), str(header.get("SequenceName") or "").lower()
     if "EP" in sequence or name.lstrip("*").startswith("ep"):
         return Contrast.OTHER
     te, tr, ti = (_milliseconds(header, keyword) for keyword in ("EchoTime", "RepetitionTime", "InversionTime"))
@@ -76,14 +77,14 @@ def contrast_of(header: Dataset) -> Contrast:
 def is_localizer(header: Dataset) -> bool:
     """Whether an image only serves to plan others."""
     name = str(header.get("SeriesDescription") or "")
-    return "LOCALIZER" in _tokens(header, "ImageType") or bool(
+    return "LOCALIZER" in upper_strings(header, "ImageType") or bool(
         re.search(r"locali[sz]er|scout|survey|\b(3|three)[ _-]?(plane|pl)\b", name, re.IGNORECASE)
     )
 
 
 def is_derived(header: Dataset) -> bool:
     """Whether an image was computed from others (DICOM PS3.3 C.7.6.1.1.2, first value of ImageType)."""
-    return _tokens(header, "ImageType")[:1] == ["DERIVED"]
+    return upper_strings(header, "ImageType")[:1] == ["DERIVED"]
 
 
 def _spin_echo(header: Dataset, te: float, tr: float, ti: float | None) -> Contrast:
@@ -96,7 +97,7 @@ def _spin_echo(header: Dataset, te: float, tr: float, ti: float | None) -> Contr
         return _by_description(header)
     if te >= LONG_TE_MS:
         return Contrast.T2
-    suppressed = nulls_fat or bool(set(_tokens(header, "ScanOptions")) & _FAT_SUPPRESSION)
+    suppressed = nulls_fat or bool(set(upper_strings(header, "ScanOptions")) & _FAT_SUPPRESSION)
     return Contrast.FS_PD if suppressed else Contrast.PD
 
 
@@ -104,7 +105,7 @@ def _gradient_echo(header: Dataset, te: float, tr: float, ti: float | None) -> C
     if te >= GRADIENT_ECHO_TE_MS:
         return Contrast.OTHER
     prepared = ti is not None and ti > STIR_TI_MS
-    variant = set(_tokens(header, "SequenceVariant"))
+    variant = set(upper_strings(header, "SequenceVariant"))
     if prepared or variant & {"SP", "MP"}:
         named = _by_description(header)
         return Contrast.OTHER if named is Contrast.OTHER else Contrast.T1
@@ -114,11 +115,6 @@ def _gradient_echo(header: Dataset, te: float, tr: float, ti: float | None) -> C
 def _by_description(header: Dataset) -> Contrast:
     name = str(header.get("SeriesDescription") or "")
     return next((one for one, words in _NAMES if re.search(words, name, re.IGNORECASE)), Contrast.UNKNOWN)
-
-
-def _tokens(header: Dataset, keyword: str) -> list[str]:
-    value: Any = header.get(keyword) or []
-    return [one.upper() for one in ([value] if isinstance(value, str) else [str(one) for one in value])]
 
 
 def _milliseconds(header: Dataset, keyword: str) -> float | None:

@@ -15,11 +15,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit
 from pydicom.valuerep import format_number_as_ds
 
-from minet_sdk import __version__
-from minet_sdk.dicom.header import quietly
+from minet_sdk.dicom.header import quietly, strings
 from minet_sdk.dicom.pixels import encode
 from minet_sdk.dicom.references import code, contribution, references_to, source_images
-from minet_sdk.dicom.uids import IMPLEMENTATION_UID, hashed_uid
+from minet_sdk.dicom.uids import hashed_uid
 from minet_sdk.errors import InputError
 
 SERIES_NUMBER_STEP = 1000
@@ -158,8 +157,6 @@ def _file_meta(derived: Dataset) -> FileMetaDataset:
     meta.MediaStorageSOPClassUID = derived.SOPClassUID
     meta.MediaStorageSOPInstanceUID = derived.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = IMPLEMENTATION_UID
-    meta.ImplementationVersionName = f"MINET_SDK_{__version__}"[:16]
     return meta
 
 
@@ -192,7 +189,7 @@ def _set_identity(derived: Dataset, source: Dataset, derivation: Derivation, ref
     date, time = derivation.created.strftime("%Y%m%d"), derivation.created.strftime("%H%M%S")
     derived.InstanceCreationDate = derived.SeriesDate = derived.ContentDate = date
     derived.InstanceCreationTime = derived.SeriesTime = derived.ContentTime = time
-    kind = [str(one) for one in source.get("ImageType") or []][2:] or ["OTHER"]
+    kind = strings(source, "ImageType")[2:] or ["OTHER"]
     derived.ImageType = ["DERIVED", "PRIMARY" if derivation.inline else "SECONDARY", *kind]
 
 
@@ -215,10 +212,11 @@ def _set_pixels(derived: Dataset, source: Dataset, restored: npt.NDArray[np.floa
     content = pixels.tobytes()
     derived.HighBit = int(source.BitsStored) - 1
     derived.add(DataElement("PixelData", "OB" if pixels.itemsize == 1 else "OW", content + b"\0" * (len(content) % 2)))
-    # pydicom cannot write these two without being told which of "US or SS" they are
-    kind = "SS" if int(source.PixelRepresentation) else "US"
-    derived.add(DataElement("SmallestImagePixelValue", kind, int(pixels.min())))
-    derived.add(DataElement("LargestImagePixelValue", kind, int(pixels.max())))
+    if pixels.itemsize <= 2:  # the two attributes have 16 bits
+        # pydicom cannot write them without being told which of "US or SS" they are
+        kind = "SS" if int(source.PixelRepresentation) else "US"
+        derived.add(DataElement("SmallestImagePixelValue", kind, int(pixels.min())))
+        derived.add(DataElement("LargestImagePixelValue", kind, int(pixels.max())))
     return clipped
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
+from minet_sdk.dicom.header import upper_strings
 from minet_sdk.dicom.scan import Series
 from minet_sdk.errors import DicomError
 from minet_sdk.volume import Grid
@@ -65,7 +66,7 @@ def unsupported(series: Series) -> str | None:
         "Enhanced MR" in getattr(header.get("SOPClassUID", ""), "name", "")
     ):
         return "enhanced multi-frame MR; convert it to classic single-frame MR first (dcuncat, emf2sf)"
-    if any("MOSAIC" in _strings(one, "ImageType") for one in series.headers):
+    if any("MOSAIC" in upper_strings(one, "ImageType") for one in series.headers):
         return "a mosaic (many slices tiled in one image); export it unmosaicked or convert it to classic MR first"
     for one in series.headers:
         colour = str(one.get("PhotometricInterpretation", "MONOCHROME2"))
@@ -123,11 +124,6 @@ def _numbers(series: Series, header: Dataset, keyword: str, count: int) -> Vecto
     if numbers.shape != (count,) or not np.isfinite(numbers).all():
         raise DicomError(f"{series.label}: {keyword} is missing or unusable; without geometry no grid can be derived")
     return numbers
-
-
-def _strings(header: Dataset, keyword: str) -> list[str]:
-    value: Any = header.get(keyword) or []
-    return [value.upper()] if isinstance(value, str) else [str(one).upper() for one in value]
 
 
 def _refuse_repeated(series: Series, headers: Sequence[Dataset], height: Vectors) -> None:

@@ -117,6 +117,17 @@ def read_pixels(path: Path, header: Dataset) -> Dataset:
     return dataset
 
 
+def strings(header: Dataset, keyword: str) -> list[str]:
+    """The values of a text attribute; none where it is absent or empty."""
+    value: Any = header.get(keyword) or []
+    return [value] if isinstance(value, str) else [str(one) for one in value]
+
+
+def upper_strings(header: Dataset, keyword: str) -> list[str]:
+    """The same in capitals, as the standard has terms."""
+    return [value.upper() for value in strings(header, keyword)]
+
+
 def plain_uid(value: object) -> UID:
     """A UID without pydicom's remarks, for looking up its name."""
     return UID(str(value), validation_mode=config.IGNORE)

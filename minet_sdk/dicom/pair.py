@@ -6,14 +6,11 @@ Nothing is guessed: unless exactly one pair fits, the error lists what there is.
 from dataclasses import dataclass
 from itertools import product
 
-import numpy as np
-
 from minet_sdk.dicom.contrast import Contrast, contrast_of, is_derived, is_localizer
 from minet_sdk.dicom.geometry import ordered_grid, unsupported
 from minet_sdk.dicom.scan import Scan, Series
 from minet_sdk.errors import DicomError
-from minet_sdk.resample import spacing_along
-from minet_sdk.volume import Grid
+from minet_sdk.resample import times_finer
 
 GUIDES = {
     Contrast.T2: (Contrast.T1, Contrast.PD),
@@ -164,17 +161,8 @@ def _fits(target: Series, reference: Series, *, by_target: bool, by_reference: b
 
 
 def _ratio(target: Series, reference: Series) -> float:
-    """How many times finer the reference is along the target's rows and columns, the lesser of the two."""
     (coarse, _), (fine, _) = ordered_grid(target), ordered_grid(reference)
-    return min(_in_plane(coarse)[axis] / spacing_along(fine, _direction(coarse, axis + 1)) for axis in (0, 1))
-
-
-def _in_plane(grid: Grid) -> tuple[float, float]:
-    return grid.spacing[1], grid.spacing[2]
-
-
-def _direction(grid: Grid, axis: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    return grid.steps[axis] / grid.spacing[axis]
+    return times_finer(fine, coarse)
 
 
 def _describe(series: Series) -> str:

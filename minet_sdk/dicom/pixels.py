@@ -42,6 +42,8 @@ def decode(dataset: Dataset, name: str) -> Values:
             f"{name}: {stored} of {allocated} bits, PixelRepresentation {dataset.PixelRepresentation}:"
             " expected up to 8, 16 or 32 bits, unsigned (0) or signed (1)"
         )
+    if not stored - 1 <= _high_bit(dataset) < allocated:
+        raise DicomError(f"{name}: HighBit is {dataset.HighBit} of {stored} stored bits; expected {stored - 1}")
     slope, intercept = rescale(dataset)
     pixels = _in_range(_decoded(dataset, name), dataset)
     if pixels.shape != (int(dataset.Rows), int(dataset.Columns)):
@@ -120,11 +122,16 @@ def _decoded(dataset: Dataset, name: str) -> npt.NDArray[Any]:
 def _in_range(pixels: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.float64]:
     """Stored bits only, with their sign: other bits may hold overlays or nothing."""
     allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
-    high = int(dataset.get("HighBit", stored - 1))
     wide = pixels.astype(np.int64)
-    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        high = stored - 1
-    wide = (wide & ((1 << allocated) - 1)) >> (high + 1 - stored) & ((1 << stored) - 1)
+    wide = (wide & ((1 << allocated) - 1)) >> (_high_bit(dataset) + 1 - stored) & ((1 << stored) - 1)
     if int(dataset.PixelRepresentation):
         wide -= (wide >> (stored - 1)) << stored
     return wide.astype(np.float64)
+
+
+def _high_bit(dataset: Dataset) -> int:
+    """Position of the highest stored bit; decoders of compressed pixels put it where it belongs."""
+    high = dataset.get("HighBit")
+    if high is None or dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return int(dataset.BitsStored) - 1
+    return int(high)

@@ -398,6 +398,26 @@ def test_an_8_bit_image_of_odd_size_is_padded(make_series: MakeSeries, tmp_path:
     assert pixel_array(path).shape == (5, 7)
 
 
+def test_values_beyond_16_bits_are_written(make_series: MakeSeries, tmp_path: Path) -> None:
+    def to_32_bits(dataset: Dataset, _: int) -> None:
+        wide = np.frombuffer(dataset.PixelData, "<u2").astype("<u4") * 100
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 32, 32, 31
+        dataset.PixelData = wide.tobytes()
+
+    make_series(tmp_path / "in", slices=2, edit=to_32_bits)
+    files = write_series(_derive_all(tmp_path / "in"), tmp_path / "out")
+    read = load(scan(tmp_path / "in").series[0])
+    assert read.volume.values.max() > 2**16
+    np.testing.assert_array_equal(load(scan(tmp_path / "out").series[0]).volume.values, _enlarged(read, 2))
+    assert all("LargestImagePixelValue" not in dcmread(path) for path in files)
+
+
+def test_one_value_of_the_image_type_is_one_value(make_series: MakeSeries, tmp_path: Path) -> None:
+    make_series(tmp_path / "in", slices=1, ImageType="ORIGINAL")
+    (image,) = _derive_all(tmp_path / "in")
+    assert list(image.ImageType) == ["DERIVED", "SECONDARY", "OTHER"]
+
+
 def test_sources_that_bend_the_rules_are_still_processed(make_series: MakeSeries, tmp_path: Path) -> None:
     """Identifiers with leading zeros, texts and decimals that are too long: wrong, and common."""
     (path,) = make_series(tmp_path / "in", slices=1)

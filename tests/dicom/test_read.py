@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import BasicTextSRStorage
 
 from minet_sdk.dicom import load, scan
 from minet_sdk.dicom.header import KEYWORDS
 from minet_sdk.dicom.read import DicomVolume
+from minet_sdk.errors import DicomError
 
 MakeSeries = Callable[..., list[Path]]
 Signal = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
@@ -143,6 +145,26 @@ def test_negative_values_need_not_be_sign_extended(make_series: MakeSeries, tmp_
     read = _only(clean.parent).volume.values
     assert read.min() < 800
     np.testing.assert_array_equal(_only(short.parent).volume.values, read)
+
+
+@pytest.mark.parametrize("high", [0, 7, 16, 65535])
+def test_an_impossible_high_bit_is_refused(high: int, make_series: MakeSeries, tmp_path: Path) -> None:
+    def wrong(dataset: Dataset, _: int) -> None:
+        dataset.HighBit = high
+
+    make_series(tmp_path / "in", slices=1, edit=wrong)
+    with pytest.raises(DicomError, match=f"HighBit is {high} of 12 stored bits; expected 11"):
+        load(scan(tmp_path / "in").series[0])
+
+
+def test_an_empty_high_bit_is_that_of_the_stored_bits(make_series: MakeSeries, tmp_path: Path) -> None:
+    def empty(dataset: Dataset, _: int) -> None:
+        dataset.HighBit = None
+
+    make_series(tmp_path / "in", slices=1, edit=empty)
+    make_series(tmp_path / "right", slices=1)
+    found, right = (load(scan(tmp_path / name).series[0]).volume.values for name in ("in", "right"))
+    np.testing.assert_array_equal(found, right)
 
 
 def test_what_is_no_image_is_set_aside_with_its_reason(make_series: MakeSeries, tmp_path: Path) -> None:
