@@ -46,4 +46,4 @@ def parsed_bytes(text: str) -> int:
 
 def as_mib(count: int) -> str:
     """Bytes for a sentence."""
-    return f"{count / 2**20:.0f} MiB"
+    return f"{count / 2**20:.0f} MiB" if count >= 2**20 else f"{count} bytes"

@@ -19,7 +19,8 @@ class Normalisation:
     """
 
     epsilon: float = 1e-11
-    """Added to the standard deviation."""
+    """Added to the standard deviation, times the largest difference from the mean where that is below 1: images of any
+    unit are restored alike. Arrays in device memory have it added as it is."""
 
     clip: float | None = None
     """Normalised inputs are clipped to +- this value; None (this project's models) leaves bright fluid as it is."""
@@ -30,7 +31,9 @@ class Normalisation:
         difference = _difference(image, mean)
         squares = np.einsum("...ij,...ij->...", difference, difference, dtype=np.float64)
         variance = squares / (image.shape[-2] * image.shape[-1])
-        return mean, np.sqrt(variance[..., None, None]) + self.epsilon
+        largest = np.abs(difference).max(axis=(-2, -1), keepdims=True)
+        unit = np.where(largest > 0, np.minimum(largest, 1), 1).astype(np.float64)
+        return mean, np.sqrt(variance[..., None, None]) + self.epsilon * unit
 
     def apply(self, image: npt.NDArray[np.generic], statistics: Statistics | None = None) -> Array:
         """Normalise (..., H, W), by its own statistics unless others are given; float32."""

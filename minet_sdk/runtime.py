@@ -21,6 +21,7 @@ from minet_sdk.bundle import Bundle, locate, open_bundle
 from minet_sdk.capacity import Capacity, TilingOption
 from minet_sdk.errors import BackendError, InputError
 from minet_sdk.kspace import Consistency, enforce_consistency
+from minet_sdk.memory import parsed_bytes
 from minet_sdk.reports import PreparedReference, RuntimeInfo, bytes_of
 from minet_sdk.shapes import LARGEST_OUTPUT, ShapeRules
 from minet_sdk.slices import Inferred, ReadySlice, SlicePath, as_slices
@@ -52,9 +53,10 @@ class Runtime:
         consistency: what to do with the measured centre of k-space: ``off``, ``soft``, ``hard`` (see
             `minet_sdk.kspace.enforce_consistency`), or ``auto``: hard for complex targets, soft for magnitude.
         largest_output: restore slices of more pixels than this in tiles, or refuse them, see ``tiling``.
-        max_memory: bytes that preparing and restoring one slice may take, weights included; None for no limit. Larger
-            slices are treated like those above ``largest_output``. The native engine knows what it takes and keeps to
-            it; for others it is estimated before they run, see `minet_sdk.memory.estimated`.
+        max_memory: bytes (or text, such as "2GiB") that preparing and restoring one slice may take, weights included;
+            None for no limit. Larger slices are treated like those above ``largest_output``. The native engine knows
+            what it takes and keeps to it; for others it is estimated before they run, see
+            `minet_sdk.memory.estimated`.
         trust: restore a slice as if it had no reference where the reference does not show what the target shows, see
             `minet_sdk.trust`; log, `stats` and what is made of the result say so. Only for models that were trained
             with references missing now and then, and for arrays in host memory; `info` says whether it is so.
@@ -80,7 +82,7 @@ class Runtime:
         threads: int | None = None,
         consistency: ConsistencyOption = "auto",
         largest_output: int = LARGEST_OUTPUT,
-        max_memory: int | None = None,
+        max_memory: int | str | None = None,
         tiling: TilingOption = "exact",
         trust: bool = True,
         device: int = 0,
@@ -95,7 +97,8 @@ class Runtime:
             raise InputError(f"device is {device}; give the ordinal of a GPU, 0 or more")
         if device_layer not in ("cuda-core", "pycuda"):
             raise InputError(f"device_layer is {device_layer!r}; choose one of cuda-core, pycuda")
-        options = RunnerOptions(threads, device, device_layer, cuda_graphs, memory_limit=max_memory)
+        limit = parsed_bytes(max_memory) if isinstance(max_memory, str) else max_memory
+        options = RunnerOptions(threads, device, device_layer, cuda_graphs, memory_limit=limit)
         source, need = _source(model)
         self._choice = choose(backend, need, options)
         for name, reason in self._choice.passed_over.items():
@@ -109,7 +112,7 @@ class Runtime:
         manifest = self._bundle.manifest
         self._rules = ShapeRules(manifest.name, manifest.scale, manifest.needs_reference)
         try:
-            self._capacity = Capacity(self._bundle, self._runner, largest_output, max_memory, tiling)
+            self._capacity = Capacity(self._bundle, self._runner, largest_output, limit, tiling)
             self._trust = trust
             self._path = SlicePath(self._runner, self._bundle, self._capacity, trust and manifest.without_reference)
             started = time.perf_counter()
@@ -307,12 +310,13 @@ class Runtime:
         Raises:
             BackendError: values are not finite.
         """
-        if not np.isfinite(restored).all():
+        target = target.astype(np.complex64 if np.iscomplexobj(target) else np.float32, copy=False)
+        finished = enforce_consistency(restored, target, self.scale, self.consistency_for(target))
+        if not np.isfinite(finished).all():
             raise BackendError(
                 f"{self._choice.spec.name} gave values that are not finite for a finite input: do not use this engine"
             )
-        target = target.astype(np.complex64 if np.iscomplexobj(target) else np.float32, copy=False)
-        return enforce_consistency(restored, target, self.scale, self.consistency_for(target))
+        return finished
 
     def tiling_for(self, height: int, width: int) -> Tiling:
         """How low-resolution slices of these rows and columns are cut.

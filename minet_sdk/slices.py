@@ -19,6 +19,10 @@ Array = npt.NDArray[np.float32]
 AnyArray = npt.NDArray[Any]
 
 
+LARGEST_VALUE = 1e30
+"""Of an input: sums over an image must stay within float32."""
+
+
 @dataclass(frozen=True, eq=False)
 class ReadySlice:
     """A slice as the engine takes it."""
@@ -184,17 +188,21 @@ def as_slices(image: AnyArray, role: str, *, complex_allowed: bool) -> AnyArray:
     Raises:
         InputError: it is no image; ``role`` names it.
     """
-    array = np.asarray(image)
+    try:
+        array = np.asarray(image)
+    except ValueError as error:
+        raise InputError(f"{role} is no array of numbers; expected (H, W) or (slices, H, W)") from error
     allowed = "fiu" + ("c" if complex_allowed else "")
     if array.dtype.kind not in allowed:
         kinds = "real or complex" if complex_allowed else "real"
         raise InputError(f"{role} has dtype {array.dtype}; expected {kinds} numbers")
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise InputError(f"{role} has shape {array.shape}; expected (H, W) or (slices, H, W)")
-    if array.dtype.kind in "fc" and not np.isfinite(array).all():
-        count = int(np.count_nonzero(~np.isfinite(array)))
-        raise InputError(f"{role} has {count} values that are NaN or infinite; replace them before restoring")
-    array = array.astype(np.complex64 if array.dtype.kind == "c" else np.float32, copy=False)
+    with np.errstate(over="ignore"):
+        array = array.astype(np.complex64 if array.dtype.kind == "c" else np.float32, copy=False)
+    if not (magnitude := np.abs(array)).max() <= LARGEST_VALUE:
+        count = int(np.count_nonzero(~(magnitude <= LARGEST_VALUE)))
+        raise InputError(f"{role} has {count} values that are NaN, infinite or above {LARGEST_VALUE:g}; replace them")
     return array if array.ndim == 3 else array[None]
 
 

@@ -43,7 +43,7 @@ def test_too_little_memory_is_refused_before_anything_runs(small_bundle: Path) -
         assert runtime.info.memory_known_by == "estimate"
         assert runtime.info.max_memory == needed
         assert runtime(target, reference).shape == (128, 128)
-    with Runtime(small_bundle, backend="onnxruntime", threads=1, max_memory=needed - 1) as runtime:
+    with Runtime(small_bundle, backend="onnxruntime", threads=1, max_memory=f"{needed - 1}") as runtime:
         with pytest.raises(InputError, match=rf"take about {as_mib(needed)}, over max_memory of .* channel attention"):
             runtime(target, reference)
         assert runtime.stats().slices == runtime.stats().prepared_slices == 0

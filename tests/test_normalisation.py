@@ -25,6 +25,13 @@ def test_intensity_scale_of_the_input_does_not_matter() -> None:
     np.testing.assert_allclose(Normalisation().apply(7 * volume() - 3), Normalisation().apply(volume()), atol=1e-5)
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e-20, 1e20])
+def test_the_unit_does_not_matter(unit: float) -> None:
+    """Diffusivities in m^2/s are as good as in mm^2/s."""
+    apply = Normalisation().apply
+    np.testing.assert_allclose(apply((unit * volume()).astype(np.float32)), apply(volume()), atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", [np.int16, np.uint16, np.float32, np.float64])
 def test_there_and_back(kind: type[np.int16 | np.uint16 | np.float32 | np.float64]) -> None:
     image = volume()[:2].astype(kind)

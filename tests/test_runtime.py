@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -150,7 +151,7 @@ def test_a_constant_slice_comes_back(runtime: Runtime) -> None:
     np.testing.assert_allclose(restored, 37, atol=1e-3)
 
 
-BAD_CALLS = {
+BAD_CALLS: dict[str, tuple[Any, Any, str]] = {
     "missing reference": (np.zeros((24, 20)), None, "needs a reference"),
     "reference of another size": (np.zeros((24, 20)), np.zeros((24, 20)), r"needs \(48, 40\)"),
     "reference of another scale": (np.zeros((24, 20)), np.zeros((96, 80)), "magnifies by 2"),
@@ -160,6 +161,13 @@ BAD_CALLS = {
     "no slices": (np.zeros((0, 24, 20)), np.zeros((0, 48, 40)), r"expected \(H, W\)"),
     "too small": (np.zeros((4, 4)), np.zeros((8, 8)), "at least 16"),
     "NaN": (np.full((24, 20), np.nan), np.zeros((48, 40)), "480 values that are NaN"),
+    "beyond float32": (
+        np.full((24, 20), 1e39),
+        np.zeros((48, 40)),
+        "480 values that are NaN, infinite or above 1e\\+30",
+    ),
+    "too large to be summed": (np.full((24, 20), 1e31), np.zeros((48, 40)), "480 values"),
+    "ragged": ([[1.0, 2.0], [3.0]], np.zeros((48, 40)), "target is no array of numbers"),
     "infinite reference": (np.zeros((24, 20)), np.full((48, 40), np.inf), "reference has 1920 values"),
     "text": (np.full((24, 20), "a"), np.zeros((48, 40)), "dtype"),
     "bool": (np.zeros((24, 20), bool), np.zeros((48, 40)), "dtype bool"),

@@ -1,8 +1,11 @@
 """The native engine as a runner: real bundles, many threads, and the reasons for which it is not there."""
 
+import os
 import platform
 import shutil
+import signal
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +88,30 @@ def test_threads_share_one_runner_and_agree(bundle: Bundle) -> None:
     with ThreadPoolExecutor(4) as callers:
         for i, restored in callers.map(restore, range(24)):
             np.testing.assert_array_equal(restored, expected[i])
+
+
+@needs_engine
+def test_a_forked_process_restores_alone_and_ends(bundle: Bundle) -> None:
+    """Where the helper threads are not, though what they are waited for with is."""
+    target, reference = batch(1)
+    engine = runner(threads=3)
+    engine.activate(bundle)
+    expected = engine.restore(target, engine.encode(reference))
+    child = os.fork()
+    if not child:
+        same = np.array_equal(engine.restore(target, engine.encode(reference)), expected)
+        engine.deactivate()
+        del engine
+        os._exit(0 if same else 1)
+    deadline, ended = time.monotonic() + 60, (0, 0)
+    while not ended[0] and time.monotonic() < deadline:
+        time.sleep(0.01)
+        ended = os.waitpid(child, os.WNOHANG)
+    if not ended[0]:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ended == (child, 0)
+    np.testing.assert_array_equal(engine.restore(target, engine.encode(reference)), expected)
 
 
 @needs_engine

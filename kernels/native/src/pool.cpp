@@ -1,8 +1,14 @@
 #include "pool.h"
 
 #include <immintrin.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
 
 namespace minet {
 namespace {
@@ -12,19 +18,60 @@ constexpr int patience = 2000;
 
 }  // namespace
 
-Pool::Pool(unsigned threads) {
-  helpers_.reserve(threads);
+struct Pool::Team {
+  explicit Team(unsigned helpers);
+  ~Team() { stop(); }
+
+  void run(ptrdiff_t tasks, const Work &work);
+
+ private:
+  struct Job {
+    const Work &work;
+    const ptrdiff_t tasks;
+    std::atomic<ptrdiff_t> next{0};
+    std::atomic<int> helping{0};
+  };
+
+  void help(unsigned thread);
+  Job *open_job();
+  void stop();
+
+  std::mutex mutex_;
+  std::condition_variable changed_, finished_;
+  std::atomic<size_t> posted_{0};
+  std::vector<Job *> jobs_;
+  bool stopping_ = false;
+  std::vector<std::thread> helpers_;
+};
+
+Pool::Pool(unsigned threads)
+    : threads_(std::max(threads, 1u)),
+      process_(getpid()),
+      team_(threads_ > 1 ? std::make_unique<Team>(threads_ - 1) : nullptr) {}
+
+Pool::~Pool() {
+  // The helpers are in the process that made them, and a lock or condition here may still be counting on them.
+  if (forked()) (void)team_.release();
+}
+
+bool Pool::forked() const { return getpid() != process_; }
+
+void Pool::run(ptrdiff_t tasks, const Work &work) {
+  if (team_ && tasks > 1 && !forked()) return team_->run(tasks, work);
+  for (ptrdiff_t task = 0; task < tasks; ++task) work(task, 0);
+}
+
+Pool::Team::Team(unsigned helpers) {
+  helpers_.reserve(helpers);
   try {
-    for (unsigned thread = 1; thread < threads; ++thread) helpers_.emplace_back([this, thread] { help(thread); });
+    for (unsigned thread = 1; thread <= helpers; ++thread) helpers_.emplace_back([this, thread] { help(thread); });
   } catch (...) {
     stop();
     throw;
   }
 }
 
-Pool::~Pool() { stop(); }
-
-void Pool::stop() {
+void Pool::Team::stop() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stopping_ = true;
@@ -35,11 +82,7 @@ void Pool::stop() {
   helpers_.clear();
 }
 
-void Pool::run(ptrdiff_t tasks, const Work &work) {
-  if (helpers_.empty() || tasks < 2) {
-    for (ptrdiff_t task = 0; task < tasks; ++task) work(task, 0);
-    return;
-  }
+void Pool::Team::run(ptrdiff_t tasks, const Work &work) {
   Job job{work, tasks};
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -58,13 +101,13 @@ void Pool::run(ptrdiff_t tasks, const Work &work) {
   finished_.wait(lock, [&] { return job.helping.load() == 0; });
 }
 
-Pool::Job *Pool::open_job() {
+Pool::Team::Job *Pool::Team::open_job() {
   for (Job *job : jobs_)
     if (job->next.load() < job->tasks) return job;
   return nullptr;
 }
 
-void Pool::help(unsigned thread) {
+void Pool::Team::help(unsigned thread) {
   size_t seen = 0;
   std::unique_lock<std::mutex> lock(mutex_);
   while (!stopping_) {

@@ -1,13 +1,11 @@
 // Threads of one engine. Callers share them: each works on its own tasks, free threads help whoever has some left.
 #pragma once
 
-#include <atomic>
-#include <condition_variable>
+#include <sys/types.h>
+
 #include <cstddef>
 #include <functional>
-#include <mutex>
-#include <thread>
-#include <vector>
+#include <memory>
 
 namespace minet {
 
@@ -22,29 +20,19 @@ class Pool {
   Pool(const Pool &) = delete;
   Pool &operator=(const Pool &) = delete;
 
-  unsigned threads() const { return unsigned(helpers_.size()) + 1; }
+  unsigned threads() const { return threads_; }
 
-  // Run all tasks and return when they are done; work must not throw.
+  // Run all tasks and return when they are done; work must not throw. In a forked process the caller is alone.
   void run(ptrdiff_t tasks, const Work &work);
 
  private:
-  struct Job {
-    const Work &work;
-    const ptrdiff_t tasks;
-    std::atomic<ptrdiff_t> next{0};
-    std::atomic<int> helping{0};
-  };
+  struct Team;
 
-  void help(unsigned thread);
-  Job *open_job();
-  void stop();
+  bool forked() const;
 
-  std::mutex mutex_;
-  std::condition_variable changed_, finished_;
-  std::atomic<size_t> posted_{0};
-  std::vector<Job *> jobs_;
-  bool stopping_ = false;
-  std::vector<std::thread> helpers_;
+  const unsigned threads_;
+  const pid_t process_;
+  std::unique_ptr<Team> team_;
 };
 
 }  // namespace minet
