@@ -69,9 +69,11 @@ quality: $(VENV)/.dev $(NATIVE)
 		$(QUALITY_PAIRS) $(if $(ATLAS),--atlas "$(ATLAS)")
 	$(BIN)/python benchmarks/readme.py
 
-# Latency against every peer, half an hour on a quiet machine; ONLY=paper-320,linearity runs some sections.
+# Latency against every peer, half an hour on a quiet machine; ONLY=paper-320,linearity runs some sections. The README's
+# tables are made from benchmarks/results/latency.json (OUTPUT=..., on the machine that it is of).
+OUTPUT ?= out/latency/latency.json
 bench: $(VENV)/.dev $(NATIVE)
-	$(BIN)/python benchmarks/latency.py --output benchmarks/results/latency.json $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python benchmarks/latency.py --output "$(OUTPUT)" $(if $(ONLY),--only $(ONLY))
 
 # What a whole DICOM series costs over the inference of its slices.
 series: $(VENV)/.dev $(NATIVE)

@@ -32,6 +32,7 @@ class Verdict:
     goal: str
     found: str
     met: bool
+    measured: bool = True
 
     def __str__(self) -> str:
         return f"{'pass' if self.met else 'FAIL'}  {self.goal}: {self.found}"
@@ -40,7 +41,7 @@ class Verdict:
 def verdicts(report: dict[str, Any]) -> list[Verdict]:
     """All goals in order; the tests, not the benchmark, hold instruction sets and threads to one result."""
     found: list[Verdict] = []
-    for preset, scale in (("paper", 2), ("small", 2), ("fast", 2), ("small", 4), ("fast", 4)):
+    for preset, scale in (("paper", 2), ("small", 2), ("fast", 2), ("deep", 2), ("small", 4), ("fast", 4)):
         found += _ratios(report, preset, scale)
         if preset == "paper":
             found += _accuracy_and_memory(report)
@@ -80,7 +81,7 @@ def _ratios(report: dict[str, Any], preset: str, scale: int) -> list[Verdict]:
         one = _at(report, preset, scale, peer)
         ratio = one["ratios"].get(part, {}).get(peer) if one and one["ratios"].get("to") == "native" else None
         if one is None or ratio is None:
-            found.append(Verdict(goal, "not measured", False))
+            found.append(_unmeasured(goal))
             continue
         own = one["peers"]["native"]["parts"][part]["p50_ms"]
         text = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}), {own:.4g} ms a slice"
@@ -131,7 +132,11 @@ def _linearity(report: dict[str, Any]) -> list[Verdict]:
 
 def _limit(goal: str, value: float | None, most: float) -> Verdict:
     goal = f"{goal}, at most {most:g}"
-    return Verdict(goal, "not measured", False) if value is None else Verdict(goal, f"{value:.3g}", value <= most)
+    return _unmeasured(goal) if value is None else Verdict(goal, f"{value:.3g}", value <= most)
+
+
+def _unmeasured(goal: str) -> Verdict:
+    return Verdict(goal, "not measured", met=False, measured=False)
 
 
 def by_pixel(peers: dict[str, Any], expected: tuple[int, ...]) -> dict[str, Any]:

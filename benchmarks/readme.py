@@ -3,6 +3,7 @@
 python benchmarks/readme.py
 """
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs"
 QUALITY = DOCS / "quality.md"
+BUNDLE = DOCS / "bundle.md"
 
 
 def precision_table(report: dict[str, Any]) -> str:
@@ -37,12 +39,40 @@ def precision_table(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+FORMATS = {
+    "fp32": ("float32", 18),
+    "fp16": ("float16", 18),
+    "bf16": ("bfloat16", 22),
+    "int8": ("int8 in the large convolutions, else float16", 19),
+    "fp8": ("float8 e4m3 in the large convolutions, else float16", 19),
+}
+"""What weights and features are in each precision, and the opset that needs."""
+
+
+def formats_table(report: dict[str, Any]) -> str:
+    """Markdown for docs/bundle.md: what each precision is, what its weights take, and what it costs."""
+    models: dict[str, dict[str, Any]] = report["results"]
+    names = " / ".join(name.rpartition("-")[2] for name in models)
+    first = next(iter(models))
+    head = ("precision", "weights and features", "opset", f"weights of {first}", "against float32, at most")
+    lines = ["| " + " | ".join((*head, f"measured, {names}")) + " |", "|---" * (len(head) + 1) + "|"]
+    for precision, result in models[first].items():
+        formats, opset = FORMATS[precision]
+        size = f"{result['bytes']['weights.bin'] / 1e6:.2f} MB"
+        found = (next(iter(one[precision]["executed_by"].values())) for one in models.values())
+        measured = " / ".join(f"{one['change_db_mean']:+.3f}" for one in found)
+        cells = (precision, formats, str(opset), size, f"{result['limit_db']:g} dB", f"{measured} dB")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 CARDS = sorted(models_folder().glob("*/MODEL_CARD.md"))
 TABLES: dict[str, tuple[tuple[Path, ...], str, Callable[[dict[str, Any], Path], str]]] = {
     "comparison": ((README,), "comparison", lambda report, page: tables(report)),
     "comparison-details": ((QUALITY,), "comparison", lambda report, page: details(report)),
     "measures": (tuple(CARDS), "comparison", lambda report, page: card(report, page.parent.name)),
     "precision": ((README,), "precision", lambda report, page: precision_table(report)),
+    "formats": ((BUNDLE,), "precision", lambda report, page: formats_table(report)),
     "latency": ((README,), "latency", lambda report, page: latency_table(report)),
     "latency-avx2": ((README,), "latency_avx2", lambda report, page: latency_table(report)),
 }
@@ -69,7 +99,8 @@ def with_tables(page: Path) -> str:
 
 def main() -> None:
     """Rewrite the pages, and the pictures that they show."""
-    for page in (README, QUALITY, *CARDS):
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    for page in (README, QUALITY, BUNDLE, *CARDS):
         page.write_text(with_tables(page), encoding="utf-8")
     if (RESULTS / "latency.json").is_file():
         draw(load("latency"), DOCS / "latency.png")

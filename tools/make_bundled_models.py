@@ -9,6 +9,7 @@ Weights are rounded to float16 first, so that checkpoint and graphs hold the sam
 import argparse
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ SINGLE_CHECKPOINTS = Path(__file__).resolve().parent.parent / "benchmarks" / "ch
 
 CARD = """# {name}
 
-MINet (Feng et al., MICCAI 2021), preset `{preset}`: {parameters:,} parameters, {stages} stages of {blocks} blocks,
+MINet (Feng et al., MICCAI 2021), preset `{preset}`: {parameters:,} parameters (the reference
+head, which only training has, not counted), {stages} stages of {blocks} blocks,
 {channels} channels, {affinity} affinity. Restores a target contrast at {scale} times the resolution, guided by a
 reference contrast that was acquired at the full resolution.
 
@@ -113,13 +115,26 @@ def bundle_name(checkpoint: Checkpoint) -> str:
 def store(run: Path, path: Path, note: str) -> Checkpoint:
     """Copy a run's best network to ``path`` with float16 weights and a note; returns it as read back.
 
-    Folders of the machine that trained it do not belong into what is published: its command keeps their last names.
+    Folders of the machine that trained it do not belong into what is published: its command and its settings keep the
+    last two names of a path.
     """
     best = load_checkpoint(run / BEST)
-    command = " ".join(word.rstrip("/").rpartition("/")[2] for word in str(best.record["command"]).split(" "))
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(path, best.model, {**best.record, "command": command, "note": note}, storage="float16")
+    save_checkpoint(path, best.model, {**_without_folders(best.record), "note": note}, storage="float16")
     return load_checkpoint(path)
+
+
+def _without_folders(value: Any) -> Any:
+    """A record whose paths say no more than a file and the folder that it is in."""
+    if isinstance(value, Mapping):
+        return {name: _without_folders(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(inner) for inner in value]
+    if isinstance(value, str):
+        return " ".join(
+            "/".join(word.rstrip("/").split("/")[-2:]) if "/" in word else word for word in value.split(" ")
+        )
+    return value
 
 
 def export_again() -> None:

@@ -50,7 +50,14 @@ def peer(name: str, seconds: float, critical: float | None = None) -> dict[str, 
 def report() -> dict[str, Any]:
     """Of a machine where every goal is met, but only just."""
     comparisons: list[dict[str, Any]] = []
-    models = (("paper", 2, 3.0), ("small", 2, 0.2), ("small", 4, 0.2), ("fast", 2, 0.05), ("fast", 4, 0.05))
+    models = (
+        ("paper", 2, 3.0),
+        ("small", 2, 0.2),
+        ("small", 4, 0.2),
+        ("fast", 2, 0.05),
+        ("fast", 4, 0.05),
+        ("deep", 2, 0.1),
+    )
     for preset, scale, seconds in models:
         slack = 1.001 if preset == "paper" else 0.801
         peers = {
@@ -81,7 +88,7 @@ def report() -> dict[str, Any]:
 
 def test_goals_that_are_met_pass() -> None:
     found = module("latency_goals").verdicts(report())
-    assert len(found) == 5 * 4 + 2 + 1 + 2 + 1
+    assert len(found) == 6 * 4 + 2 + 1 + 2 + 1
     assert [str(verdict) for verdict in found if not verdict.met] == []
 
 
@@ -129,7 +136,7 @@ def test_time_by_pixel_needs_every_size() -> None:
 def test_table_and_picture_come_from_the_json(tmp_path: Path) -> None:
     made = module("latency_table")
     text = made.latency_table(report())
-    assert "| | paper x2 | small x2 | fast x2 | peak MiB, paper x2 | error, paper x2 |" in text
+    assert "| | paper x2 | small x2 | deep x2 | fast x2 | peak MiB, paper x2 | error, paper x2 |" in text
     assert "| minet-sdk, native | 3000, prepared 1500 ms | 200, prepared 100 ms |" in text
     assert "| PyTorch | 9910 ms (3.30x) |" in text
     assert "not quiet during start" in text
@@ -163,8 +170,24 @@ def test_another_machines_figures_are_not_added_to(tmp_path: Path) -> None:
     output.write_text(json.dumps({"format": 1, "environment": environment, "sections": {}}))
     opened = module("latency").opened
     with pytest.raises(InputError, match=r"another machine \(processor Another 1"):
-        opened(output, afresh=False)
-    assert opened(output, afresh=True)["sections"] == {}
+        opened(output, afresh=False, read_only=False)
+    assert opened(output, afresh=True, read_only=False)["environment"]["processor"] != "Another 1"
+    assert opened(output, afresh=False, read_only=True)["environment"]["processor"] == "Another 1"
+
+
+def test_goals_count_as_far_as_they_were_to_be_measured(tmp_path: Path) -> None:
+    """Figures of any machine can be judged; without the sections that a call leaves out, a part of them is enough."""
+    output = tmp_path / "latency.json"
+    some = report()
+    del some["sections"]["linearity"]
+    output.write_text(json.dumps({"format": 1, **some}))
+    judged = run("--output", output, "--judge")
+    assert (judged.returncode, judged.stderr) == (1, "")
+    assert "29 of 30 goals met" in judged.stdout
+    assert run("--output", output, "--judge", "--only", "start").returncode == 0
+    some["sections"]["start"]["import"]["p50_ms"] = 301.0
+    output.write_text(json.dumps({"format": 1, **some}))
+    assert run("--output", output, "--judge", "--only", "start").returncode == 1
 
 
 @pytest.mark.slow
@@ -174,7 +197,7 @@ def test_sections_of_every_kind_run_and_merge(tmp_path: Path) -> None:
     common = ("--output", output, "--work", tmp_path / "work", "--tiny")
     for sections in ("paper-160,machine", "paper-640,fast-x4,start,linearity,scanner,overhead"):
         done = run(*common, "--only", sections)
-        assert done.returncode == 1, done.stderr
+        assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr, done.stderr
         assert "not measured" in done.stdout
     found = json.loads(output.read_text())["sections"]
