@@ -18,7 +18,7 @@ from minet_sdk.errors import TrainingError
 
 Array = npt.NDArray[Any]
 
-FORMAT = 1
+FORMAT = 2
 """Part of every name in a cache folder: raise it when what is decoded changes."""
 
 MEMORY_LIMIT = 2 * 1024**3

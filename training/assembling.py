@@ -1,20 +1,23 @@
 """From named values, as a settings file and the command line give them, to a run: recipe, then file, then options."""
 
 import difflib
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from minet_sdk.errors import TrainingError
 from minet_sdk.requirements import require
 from minet_sdk.training.architecture import Architecture
 from minet_sdk.training.config import preset
 from minet_sdk.training.hardware import fast_precision
+from minet_sdk.training.loading import Augmentation
 from minet_sdk.training.methods import Method, Size, find_method
+from minet_sdk.training.objectives import objective_settings
+from minet_sdk.training.pairs import options_of
 from minet_sdk.training.recipes import DEFAULT, RECIPES
 from minet_sdk.training.settings import Machine, TrainingSettings
+from minet_sdk.training.typed import typed, typed_fields
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,9 @@ def assemble(*layers: Mapping[str, Any]) -> Run:
         objective=choices.objective or method.objective,
         **_converted(TrainingSettings, values, leave=("network", "method", "objective")),
     )
+    objective_settings(settings.objective_settings)
+    Augmentation.from_dict(settings.augmentation)
+    options_of(settings.data, settings.data_options)
     return Run(settings, Machine(**_converted(Machine, values)))
 
 
@@ -135,7 +141,7 @@ def _network(method: Method, choices: Choices) -> Architecture:
     known = [entry.name for entry in fields(config) if entry.name != "scale"]
     if unknown := sorted(set(changes) - set(known)):
         raise TrainingError(f"network has no {', '.join(unknown)}; {config.kind} knows {', '.join(known)}")
-    return replace(config, **changes)
+    return replace(config, **typed_fields(type(config), changes, "network"))
 
 
 def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,40 +181,5 @@ def _converted(form: Any, values: Mapping[str, Any], leave: tuple[str, ...] = ()
     """The values that a dataclass takes, each in its field's type."""
     hints = get_type_hints(form)
     return {
-        name: _in_type(name, values[name], hints[name]) for name in _names(form) if name in values and name not in leave
+        name: typed(name, values[name], hints[name]) for name in _names(form) if name in values and name not in leave
     }
-
-
-def _in_type(name: str, value: Any, hint: Any) -> Any:
-    """A value as a file or the command line writes it, in a field's type; YAML reads 1e-3 as text."""
-    allowed = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    wanted = next(one for one in allowed if one is not type(None))
-    origin = get_origin(wanted) or wanted
-    try:
-        if origin is Literal:
-            if value in get_args(wanted):
-                return value
-        elif origin is float and not isinstance(value, bool):
-            return float(value)
-        elif origin is int and not isinstance(value, bool) and float(value) == int(float(value)):
-            return int(float(value))
-        elif origin is Path:
-            return Path(cast(str, value))
-        elif origin is Mapping and isinstance(value, Mapping):
-            return dict(value)
-        elif origin in (str, bool) and type(value) is origin:
-            return value
-    except (TypeError, ValueError, OverflowError):
-        pass
-    expected = " or ".join(map(str, get_args(wanted))) if origin is Literal else _WORDS[origin]
-    raise TrainingError(f"{name} is {value!r}; expected {expected}")
-
-
-_WORDS: dict[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    Path: "a path",
-    Mapping: "settings by name",
-}

@@ -1,13 +1,36 @@
 """What may be wrong with a pair of images: noise, a reference that is displaced, a reference of something else."""
 
+import math
 from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from minet_sdk.errors import TrainingError
+
 Image = npt.NDArray[np.float32]
 Target = Image | npt.NDArray[np.complex64]
+
+
+def check_part(name: str, value: float) -> None:
+    """Refuse what is no part of a whole.
+
+    Raises:
+        TrainingError: naming it.
+    """
+    if not 0 <= value <= 1:
+        raise TrainingError(f"{name} is {value}; it must be between 0 and 1")
+
+
+def check_noise(limits: tuple[float, float]) -> None:
+    """Refuse levels of noise that cannot be drawn log-uniformly.
+
+    Raises:
+        TrainingError: they are not two numbers above 0 in order.
+    """
+    if not 0 < limits[0] <= limits[1] < math.inf:
+        raise TrainingError(f"noise is {list(limits)}; expected two numbers above 0, the smaller first")
 
 
 def log_uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from minet_sdk.errors import TrainingError
-from minet_sdk.training.augmentation import log_uniform, misalign, show_something_else
+from minet_sdk.training.augmentation import check_noise, check_part, log_uniform, misalign, show_something_else
 from minet_sdk.training.labels import Anatomy
 from minet_sdk.training.pairs import Image, MagnitudePair
 from minet_sdk.training.signal import PROTOCOL_PAIRS, PROTOCOLS, signal, tissue_table
@@ -21,6 +21,12 @@ from minet_sdk.training.signal import PROTOCOL_PAIRS, PROTOCOLS, signal, tissue_
 Labels = npt.NDArray[np.uint8]
 
 AXIAL = 2
+
+_PARTS = (
+    "physics", "texture", "protocol_texture", "averaged", "skull_stripped", "detail", "blurred", "misaligned",
+    "wrong_reference", "missing_reference",
+)  # fmt: skip
+"""The settings that lie between 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +75,15 @@ class ContrastSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn from."""
+        if self.size < 1:
+            raise TrainingError(f"size is {self.size}; it must be at least 1")
+        for name in _PARTS:
+            check_part(name, getattr(self, name))
+        check_noise(self.noise)
         unknown = sorted({name for pair in self.protocols for name in pair} - set(PROTOCOLS))
         if unknown or not self.protocols:
             raise TrainingError(f"protocols {unknown} are unknown; expected pairs of {', '.join(PROTOCOLS)}")
-        if len(self.orientations) != 3 or abs(sum(self.orientations) - 1) > 1e-6 or min(self.orientations) < 0:
+        if len(self.orientations) != 3 or not abs(sum(self.orientations) - 1) <= 1e-6 or min(self.orientations) < 0:
             raise TrainingError(f"orientations are {self.orientations}; expected three parts that add up to 1")
 
 

@@ -3,6 +3,7 @@
 The images have one channel and are normalised, so the RGB mean shift of the publication falls away.
 """
 
+import math
 from dataclasses import dataclass
 from typing import get_args
 
@@ -35,6 +36,8 @@ class EdsrConfig(Architecture):
         if self.reference:
             raise TrainingError("EDSR is a single-contrast network: it takes no reference")
         self.check_at_least_one("blocks", "channels")
+        if not 0 < self.residual_scaling < math.inf:
+            raise TrainingError(f"residual_scaling is {self.residual_scaling}; it must be above 0, and finite")
         self.check_choices(skip=get_args(Skip))
 
 

@@ -5,7 +5,7 @@ XML; the attributes ``acquisition`` and ``patient_id``. Source: Zbontar et al., 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from minet_sdk.training.array_cache import ArrayCache, fingerprint
 from minet_sdk.training.pair_list import ListedPair, read_pair_list
 from minet_sdk.training.pairs import Pair, magnitude, record_of
 from minet_sdk.training.splits import Part, Split, agreed_splits, draw_splits
+from minet_sdk.training.subjects import joined, listed_subjects
 from minet_sdk.training.volume_pairs import VolumePair, VolumePairs, choose_splits
 
 Kspace = npt.NDArray[np.complex64]
@@ -131,6 +132,10 @@ def complex_images(kspace: Kspace, size: tuple[int, int]) -> Kspace:
     return np.ascontiguousarray(images[..., top : top + size[0], left : left + size[1]], dtype=np.complex64)
 
 
+_Files = tuple[FastMriFile, FastMriFile, ListedPair | None]
+"""Target and reference, and the row of the list that names them."""
+
+
 @dataclass(frozen=True)
 class FastMriReader:
     """Slices of two files."""
@@ -183,13 +188,15 @@ def open_pairs(path: Path | None, options: FastMriOptions, part: Part) -> Volume
         raise TrainingError(f"{path}: no .h5 files in or below this folder; expected those of the fastMRI knee set")
     notes: list[str] = []
     if options.pairs is None:
-        files = [(target, reference, None) for target, reference in _by_patient(found, options, notes)]
+        files: Sequence[_Files] = [
+            (target, reference, None) for target, reference in _by_patient(found, options, notes)
+        ]
     else:
         files = _by_list(found, read_pair_list(options.pairs), options)
-    subjects = _subjects([(target, reference) for target, reference, _ in files], notes)
+    subjects = _subjects(files, str(options.pairs), notes)
     listed = {target.path: row for target, _, row in files}
     volumes: list[VolumePair] = []
-    for (target, reference, row), subject in zip(files, subjects, strict=True):
+    for (target, reference, _), subject in zip(files, subjects, strict=True):
         count = min(target.slices, reference.slices)
         if target.slices != reference.slices:
             notes.append(
@@ -197,8 +204,7 @@ def open_pairs(path: Path | None, options: FastMriOptions, part: Part) -> Volume
                 f" {reference.slices}: the first {count} of both are used"
             )
         record = {"reference": reference.path.name, "coils": target.coils}
-        name = row.subject if row is not None and row.subject else subject
-        volumes.append(VolumePair(target.path.stem, name, tuple(range(count)), str(target.path), record))
+        volumes.append(VolumePair(target.path.stem, subject, tuple(range(count)), str(target.path), record))
     rows = [(volume.subject, Path(volume.key), listed[Path(volume.key)]) for volume in volumes]
     given = None if options.splits else _given_splits(rows, str(options.pairs or path))
     reader = FastMriReader({str(t.path): (t, r) for t, r, _ in files}, ArrayCache(options.cache))
@@ -270,23 +276,21 @@ def _by_list(
     return pairs
 
 
-def _subjects(pairs: list[tuple[FastMriFile, FastMriFile]], notes: list[str]) -> list[str]:
-    """One name for each pair; pairs that share a patient, by target or by reference, are one subject."""
-    name: dict[str, str] = {}
-
-    def root(patient: str) -> str:
-        while name.setdefault(patient, patient) != patient:
-            patient = name[patient]
-        return patient
-
-    keys = [tuple(file.patient or file.path.stem for file in pair) for pair in pairs]
-    for target, reference in keys:
-        first, second = sorted((root(target), root(reference)))
-        name[second] = first
-    mixed = sum(target != reference for target, reference in keys)
+def _subjects(pairs: Sequence[_Files], where: str, notes: list[str]) -> list[str]:
+    """One name for each pair: that of the list, else pairs that share a patient, by either file, are one subject."""
+    patients = [tuple(file.patient or file.path.stem for file in pair[:2]) for pair in pairs]
+    mixed = sum(target != reference for target, reference in patients)
     if mixed:
         notes.append(f"{mixed} listed pairs join volumes of different patient_id; both count as one subject")
-    return [root(target) for target, _ in keys]
+    rows = [row for _, _, row in pairs if row is not None]
+    shared = [[f"patient {file.patient}" if file.patient else file.path.name for file in pair[:2]] for pair in pairs]
+    if rows and (listed := listed_subjects(rows, shared, where)):
+        return listed
+    names: dict[int, str] = {}
+    numbers = joined(patients)
+    for number, both in zip(numbers, patients, strict=True):
+        names[number] = min(names.get(number, both[0]), *both)
+    return [names[number] for number in numbers]
 
 
 def _given_splits(volumes: list[tuple[str, Path, ListedPair | None]], where: str) -> dict[str, Split] | None:

@@ -149,5 +149,5 @@ def read_split(folder: Path, split: Split) -> list[Subject]:
     paths = [folder / f"{name}.nii.gz" for name in SPLITS[split]]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
-        raise TrainingError(f"{folder}: label maps {', '.join(missing)} are missing; --labels names their folder")
+        raise TrainingError(f"{folder}: label maps {', '.join(missing)} are missing; give the folder that holds them")
     return [read_subject(path) for path in paths]

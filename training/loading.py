@@ -3,20 +3,21 @@
 A batch depends on nothing else, so that any number of workers, in any order, makes the same ones.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from minet_sdk.errors import TrainingError
+from minet_sdk.errors import MinetError, TrainingError
 from minet_sdk.normalisation import Normalisation
-from minet_sdk.training.augmentation import misalign, noisy, show_something_else
+from minet_sdk.training.augmentation import check_noise, check_part, misalign, noisy, show_something_else
 from minet_sdk.training.pairs import Image, Pair, PairSource
 from minet_sdk.training.splits import Split
+from minet_sdk.training.typed import typed_fields
 
 PATCHES_PER_SLICE = 2
 LEAST_SIGNAL = 0.02
@@ -77,21 +78,21 @@ class Augmentation:
     noise: tuple[float, float] | None = None
     """Standard deviation of complex noise over the brightest pixel, drawn log-uniformly for each image."""
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn."""
+        for name in ("mirrored", "misaligned", "wrong_reference", "missing_reference"):
+            check_part(name, getattr(self, name))
+        if self.noise is not None:
+            check_noise(self.noise)
+
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "Augmentation":
         """From a settings file.
 
         Raises:
-            TrainingError: unknown names.
+            TrainingError: unknown names, or a value that cannot be drawn from.
         """
-        unknown = sorted(set(settings) - {one.name for one in fields(cls)})
-        if unknown:
-            known = ", ".join(one.name for one in fields(cls))
-            raise TrainingError(f"augmentation has no {', '.join(unknown)}; expected some of {known}")
-        values = dict(settings)
-        if values.get("noise") is not None:
-            values["noise"] = tuple(values["noise"])
-        return cls(**values)
+        return cls(**typed_fields(cls, settings, "augmentation"))
 
     def apply(self, pair: Pair, rng: np.random.Generator) -> Pair:
         """A changed copy of a pair."""
@@ -276,14 +277,61 @@ class WholeSlices(Dataset[Batch]):
         return self.source.subject(self.indices[index])
 
 
-def make_loader(batches: Dataset[Batch], workers: int = 0) -> DataLoader[Batch]:
+@dataclass(frozen=True)
+class _Failure:
+    """What a worker sends instead of a batch that it cannot make."""
+
+    error: MinetError
+
+
+class _Told(Dataset[Any]):
+    """The same batches; in a worker, errors of this SDK are sent like batches."""
+
+    def __init__(self, batches: Dataset[Batch]) -> None:
+        self.batches: Any = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> Batch | _Failure:
+        try:
+            return self.batches[index]
+        except MinetError as error:
+            if get_worker_info() is None:
+                raise
+            return _Failure(error)
+
+
+class BatchLoader(DataLoader[Batch]):
+    """Loads ready batches in order.
+
+    An error that a worker meets is raised as the one line that it is: PyTorch would add a traceback to its message.
+
+    Args:
+        batches: by number.
+        loading: further arguments of `DataLoader`.
+    """
+
+    def __init__(self, batches: Dataset[Batch], **loading: Any) -> None:
+        super().__init__(_Told(batches), batch_size=None, **loading)
+
+    def __iter__(self) -> Any:
+        """Batches; the first error ends them."""
+        batches: Iterator[Any] = super().__iter__()
+        for batch in batches:
+            if isinstance(batch, _Failure):
+                raise batch.error
+            yield batch
+
+
+def make_loader(batches: Dataset[Batch], workers: int = 0) -> BatchLoader:
     """A loader of ready batches, in order.
 
     Args:
         batches: `SliceBatches` or `WholeSlices`.
         workers: processes that make them ahead of time; 0 makes each when it is asked for.
     """
-    return DataLoader(batches, batch_size=None, shuffle=False, **loader_options(workers))
+    return BatchLoader(batches, shuffle=False, **loader_options(workers))
 
 
 def loader_options(workers: int) -> dict[str, Any]:

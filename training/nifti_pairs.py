@@ -1,8 +1,8 @@
 """NIfTI volumes named as in the public collections IXI, BraTS and BIDS: two contrasts of each subject make a pair."""
 
 import re
-from collections import defaultdict
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -10,10 +10,11 @@ from typing import Literal, NamedTuple
 from minet_sdk.errors import TrainingError
 from minet_sdk.files import is_volume_file, read_volume
 from minet_sdk.training.array_cache import ArrayCache
-from minet_sdk.training.pair_list import read_pair_list
+from minet_sdk.training.pair_list import ListedPair, read_pair_list
 from minet_sdk.training.pairs import record_of
 from minet_sdk.training.splits import Part, Split, agreed_splits
 from minet_sdk.training.stacks import SliceAxis, StackReader
+from minet_sdk.training.subjects import joined, listed_subjects
 from minet_sdk.training.volume_pairs import VolumePair, VolumePairs, choose_splits
 from minet_sdk.volume import Volume
 
@@ -53,7 +54,7 @@ class Named(NamedTuple):
 _ENDING = r"\.nii(?:\.gz)?$"
 _IXI = re.compile(r"^(IXI\d+)-[A-Za-z]+-\d+-(T1|T2|PD)" + _ENDING)
 _BRATS = re.compile(r"^(bra?ts\d+_\w+?)_(t1|t1ce|t2|flair)" + _ENDING, re.IGNORECASE)
-_BRATS_2023 = re.compile(r"^(BraTS-[A-Za-z]+-\d+)-(\d+)-(t1n|t1c|t2w|t2f)" + _ENDING)
+_BRATS_2023 = re.compile(r"^(BraTS-[A-Za-z]+-\d+)(?:-(\d+))?-(t1n|t1c|t2w|t2f)" + _ENDING)
 _BIDS = re.compile(
     r"^(sub-[A-Za-z0-9]+)(?:_(ses-[A-Za-z0-9]+))?((?:_[a-z]+-[A-Za-z0-9]+)*)_(T1w|T2w|PDw|FLAIR)" + _ENDING
 )
@@ -71,10 +72,13 @@ def ixi(path: Path) -> Named | None:
 
 
 def brats(path: Path) -> Named | None:
-    """``BraTS20_Training_001_t1ce.nii.gz``, ``BraTS2021_00000_t1.nii.gz`` or ``BraTS-GLI-00000-000-t2w.nii.gz``."""
+    """``BraTS20_Training_001_t1ce.nii.gz``, ``BraTS2021_00000_t1.nii.gz`` or ``BraTS-GLI-00000-000-t2w.nii.gz``.
+
+    The timepoint may be missing, as in ``BraTS-GoAT-00000-t1c.nii.gz``.
+    """
     match = _BRATS_2023.match(path.name)
     if match:
-        return Named(match[1], match[2], _BRATS_CONTRAST[match[3]])
+        return Named(match[1], match[2] or "", _BRATS_CONTRAST[match[3]])
     match = _BRATS.match(path.name)
     return Named(match[1], "", _BRATS_CONTRAST[match[2].lower()]) if match else None
 
@@ -115,6 +119,8 @@ class NiftiLoader:
 @dataclass(frozen=True)
 class _Found:
     name: str
+    """Unique in the source."""
+
     subject: str
     loader: NiftiLoader
 
@@ -134,7 +140,7 @@ def open_pairs(path: Path | None, options: NiftiOptions, part: Part) -> VolumePa
     notes: list[str] = []
     layout = "list" if options.pairs is not None else options.layout
     if options.pairs is not None:
-        pairs, given = _listed(path, options.pairs)
+        pairs, given = _listed(path, options.pairs, notes)
     elif layout == "list":
         raise TrainingError("layout list: the option pairs must name a pair list")
     else:
@@ -218,15 +224,63 @@ def _paired(named: dict[Path, Named], options: NiftiOptions, notes: list[str]) -
     return pairs
 
 
-def _listed(folder: Path, pair_list: Path) -> tuple[list[_Found], dict[str, Split] | None]:
-    """Pairs of a list; a pair without a subject is a subject of its own, named after its target."""
-    pairs: list[_Found] = []
-    splits: list[tuple[str, Split | None]] = []
-    for row in read_pair_list(pair_list):
+def _listed(folder: Path, pair_list: Path, notes: list[str]) -> tuple[list[_Found], dict[str, Split] | None]:
+    """Pairs of a list."""
+    rows = read_pair_list(pair_list)
+    files: list[tuple[str, str]] = []
+    for row in rows:
         for name in (row.target, row.reference):
             if not is_volume_file(folder / name) or not (folder / name).is_file():
                 raise TrainingError(f"{pair_list}, line {row.line}: {folder / name} is no volume file that exists")
-        subject = row.subject or row.target
-        pairs.append(_Found(row.target, subject, NiftiLoader(folder / row.target, folder / row.reference)))
-        splits.append((subject, row.split))
-    return pairs, agreed_splits(splits, str(pair_list))
+        both = str((folder / row.target).resolve()), str((folder / row.reference).resolve())
+        if both in files:
+            line = rows[files.index(both)].line
+            raise TrainingError(f"{pair_list}, line {row.line}: the pair of line {line} once more; keep one row")
+        files.append(both)
+    subjects = listed_subjects(rows, files, str(pair_list)) or _guessed_subjects(rows, files, notes)
+    several = Counter(row.target for row in rows)
+    pairs = [
+        _Found(
+            row.target if several[row.target] == 1 else f"{row.target} with {row.reference}",
+            subject,
+            NiftiLoader(folder / row.target, folder / row.reference),
+        )
+        for row, subject in zip(rows, subjects, strict=True)
+    ]
+    return pairs, agreed_splits(
+        ((one.subject, row.split) for one, row in zip(pairs, rows, strict=True)), str(pair_list)
+    )
+
+
+def _guessed_subjects(rows: Sequence[ListedPair], files: Sequence[tuple[str, str]], notes: list[str]) -> list[str]:
+    """A subject for each pair of a list without any; pairs that share a file or a subject in their names are one.
+
+    It is called as the file names tell, else as its first target by name.
+    """
+    named = [
+        [name for path in (row.target, row.reference) if (name := _subject_in_name(Path(path))) is not None]
+        for row in rows
+    ]
+    numbers = joined(
+        [[*both, *(f"subject {name}" for name in names)] for both, names in zip(files, named, strict=True)]
+    )
+    told: dict[int, list[str]] = defaultdict(list)
+    targets: dict[int, list[str]] = defaultdict(list)
+    for number, row, names in zip(numbers, rows, named, strict=True):
+        told[number] += names
+        targets[number].append(row.target)
+    guessed = sum(not told[number] for number in targets)
+    notes.append(
+        f"the pair list names no subjects: {len(targets) - guessed} are told by file names, {guessed} guessed, one for"
+        " each set of pairs that share a file; a column subject would settle it"
+    )
+    return [min(told[number] or targets[number]) for number in numbers]
+
+
+def _subject_in_name(path: Path) -> str | None:
+    """The subject by the rules of any layout, in whatever folder its data set lies."""
+    for start in range(len(path.parts)):
+        for rule in LAYOUTS.values():
+            if (meaning := rule(Path(*path.parts[start:]))) is not None:
+                return meaning.subject
+    return None

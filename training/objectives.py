@@ -1,5 +1,6 @@
 """What training minimises: one object for each objective of the compared methods, with its critic if it has one."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from minet_sdk.errors import TrainingError
 from minet_sdk.training.layers import SincDownsampler
 from minet_sdk.training.network import Restoration
 from minet_sdk.training.perception import Critic, GaborScattering, texture
+from minet_sdk.training.typed import typed_fields
 
 if TYPE_CHECKING:
     from minet_sdk.training.loading import Batch
@@ -43,8 +45,8 @@ class ObjectiveSettings:
     def __post_init__(self) -> None:
         """Refuse weights that would reward errors."""
         for entry in fields(self):
-            if not (value := getattr(self, entry.name)) >= 0:
-                raise TrainingError(f"{entry.name} is {value}; it must be at least 0")
+            if not 0 <= (value := getattr(self, entry.name)) < math.inf:
+                raise TrainingError(f"{entry.name} is {value}; it must be at least 0, and finite")
         for name in ("target_weight", "detail_weight"):
             if (value := getattr(self, name)) > 1:
                 raise TrainingError(f"{name} is {value}; it must be between 0 and 1")
@@ -197,12 +199,16 @@ def make_objective(name: str, settings: ObjectiveSettings | Mapping[str, Any] | 
     """
     if name not in OBJECTIVES:
         raise TrainingError(f"objective is {name!r}; choose one of {', '.join(OBJECTIVES)}")
-    if not isinstance(settings, ObjectiveSettings):
-        known = [entry.name for entry in fields(ObjectiveSettings)]
-        if unknown := sorted(set(settings or {}) - set(known)):
-            raise TrainingError(f"objective has no settings {', '.join(unknown)}; it knows {', '.join(known)}")
-        settings = ObjectiveSettings(**(settings or {}))
-    return OBJECTIVES[name](settings)
+    return OBJECTIVES[name](settings if isinstance(settings, ObjectiveSettings) else objective_settings(settings or {}))
+
+
+def objective_settings(given: Mapping[str, Any]) -> ObjectiveSettings:
+    """Weights from a settings file.
+
+    Raises:
+        TrainingError: an unknown name, or a value that is no weight.
+    """
+    return ObjectiveSettings(**typed_fields(ObjectiveSettings, given, "objective_settings"))
 
 
 def _float32(result: Restoration) -> Restoration:

@@ -4,12 +4,11 @@ A source is split by subject, never by slice, and says what it holds, so that a 
 """
 
 import importlib
-import types
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from minet_sdk.errors import TrainingError
 from minet_sdk.kspace import degrade
 from minet_sdk.training.splits import Part, Split
+from minet_sdk.training.typed import typed_fields
 
 Image = npt.NDArray[np.float32]
 
@@ -154,39 +154,33 @@ def open_source(
         options: the kind's options: their dataclass, or a mapping by name as a settings file has it, or None.
 
     Raises:
-        TrainingError: unknown kind or option, no data there, or none of this split.
+        TrainingError: unknown kind, option or split, no data there, or none of this split.
+    """
+    options = options_of(kind, options)
+    if split not in get_args(Part):
+        raise TrainingError(f"split is {split!r}; expected one of {', '.join(get_args(Part))}")
+    return _module(kind).open_pairs(path, options, split)
+
+
+def options_of(kind: Kind, options: Mapping[str, Any] | object | None = None) -> Any:
+    """The dataclass of a kind's options, as `open_source` takes them.
+
+    Raises:
+        TrainingError: unknown kind or option, or a value that an option cannot have.
     """
     if kind not in KINDS:
         raise TrainingError(f"kind of data '{kind}' is unknown; expected one of {', '.join(KINDS)}")
-    entry = KINDS[kind]
-    module = importlib.import_module(f"minet_sdk.training.{entry.module}")
-    form = getattr(module, entry.options)
+    form = getattr(_module(kind), KINDS[kind].options)
     if options is None or isinstance(options, Mapping):
-        options = _options(form, options or {}, kind)
-    elif not isinstance(options, form):
-        raise TrainingError(f"options of {kind} data are a {type(options).__name__}; expected {entry.options}")
-    return module.open_pairs(path, options, split)
+        given = cast("Mapping[str, Any]", options or {})
+        return form(**typed_fields(form, given, f"{kind} data", lacks="have no option"))
+    if not isinstance(options, form):
+        raise TrainingError(f"options of {kind} data are a {type(options).__name__}; expected {form.__name__}")
+    return options
 
 
-def _options(form: Any, given: Mapping[str, Any], kind: str) -> Any:
-    """A dataclass from names and values; text becomes a path where one is expected, lists become tuples."""
-    hints = get_type_hints(form)
-    known = {one.name for one in fields(form)}
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise TrainingError(
-            f"{kind} data have no option {', '.join(unknown)}; expected some of {', '.join(sorted(known))}"
-        )
-    values = {
-        name: Path(value) if isinstance(value, str) and _takes(hints[name], Path) else value
-        for name, value in given.items()
-    }
-    return form(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-
-
-def _takes(hint: Any, kind: type) -> bool:
-    """Whether a type hint is a type or a union that names it."""
-    return hint is kind or (get_origin(hint) in (Union, types.UnionType) and kind in get_args(hint))
+def _module(kind: Kind) -> Any:
+    return importlib.import_module(f"minet_sdk.training.{KINDS[kind].module}")
 
 
 def record_of(options: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 One flat vocabulary: a field's name is its key in a settings file and, with dashes, its option on the command line.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -15,6 +16,9 @@ from minet_sdk.training.schedule import Schedule
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Accelerator = Literal["auto", "cpu", "gpu"]
+
+SEEDS = 2**64
+"""How many seeds PyTorch's generators have."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,10 @@ class TrainingSettings:
             value = getattr(self, entry.name)
             if isinstance(value, int | float) and not value >= least.get(entry.name, 0):
                 raise TrainingError(f"{entry.name} is {value}; it must be at least {least.get(entry.name, 0)}")
+            if value == math.inf:
+                raise TrainingError(f"{entry.name} is {value}; it must be finite")
+        if self.seed >= SEEDS:
+            raise TrainingError(f"seed is {self.seed}; it must be below 2^64")
         if self.learning_rate == 0:
             raise TrainingError("learning_rate is 0; nothing would be learnt")
         for name in ("average", "final_part"):

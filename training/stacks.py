@@ -1,14 +1,14 @@
 """Two volumes, wherever their voxels lie, become one stack of pairs of slices."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from minet_sdk.errors import InputError
+from minet_sdk.errors import InputError, TrainingError
 from minet_sdk.resample import resample
 from minet_sdk.training.array_cache import ArrayCache, fingerprint
 from minet_sdk.training.pairs import Pair
@@ -30,6 +30,9 @@ LEAST_TISSUE = 0.05
 
 LEAST_COVERAGE = 0.75
 """Part of a slice that the reference must reach for it to be used."""
+
+LEAST_NEGATIVE = 1e-3
+"""A volume with values below this part of its maximum, negated, is no magnitude; what is above came by rounding."""
 
 GRID = 4
 """Rows and columns are cropped to multiples of this, the largest magnification."""
@@ -79,6 +82,25 @@ def stack(target: Volume, reference: Volume, axis: SliceAxis = "auto") -> Stack:
         "slices_without_reference": int((shows & ~covered).sum()),
     }
     return Stack(values, [int(one) for one in np.nonzero(shows & covered)[0]], record)
+
+
+def as_magnitude(volume: Volume, path: Path) -> Volume:
+    """A volume without the negative values that rounding or interpolation left in a magnitude.
+
+    Low resolution is made of magnitudes, so that a target of either sign would not be what its truth is.
+
+    Raises:
+        TrainingError: there are others; the message names the file.
+    """
+    least, most = float(volume.values.min()), float(volume.values.max())
+    if least >= 0:
+        return volume
+    if least < -LEAST_NEGATIVE * max(most, 0):
+        raise TrainingError(
+            f"{path}: the target has values from {least:.4g} to {most:.4g}; expected a magnitude image, without values"
+            " below 0: undo its z-scoring or shift it, or clip what an interpolation undershot"
+        )
+    return replace(volume, values=np.maximum(volume.values, 0))
 
 
 def _axis(volume: Volume, axis: SliceAxis) -> tuple[SliceAxis, int]:
@@ -152,8 +174,9 @@ class StackReader:
         return f"{self.axis}|{fingerprint(*self.sources[key].paths)}"
 
     def _stack(self, key: str) -> Stack:
-        target, reference = self.sources[key].load()
-        return stack(target, reference, self.axis)
+        source = self.sources[key]
+        target, reference = source.load()
+        return stack(as_magnitude(target, source.paths[0]), reference, self.axis)
 
 
 class Loader(Protocol):
@@ -161,7 +184,7 @@ class Loader(Protocol):
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files, so that a cache notices when they change."""
+        """The files, the target's first, so that a cache notices when they change."""
         ...
 
     def load(self) -> tuple[Volume, Volume]:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from minet_sdk.errors import TrainingError
-from minet_sdk.training.loading import Batch
+from minet_sdk.training.loading import Batch, BatchLoader
 
 
 class Units(Protocol):
@@ -52,13 +52,13 @@ class Remaining(Sampler[int]):
         return self.steps
 
 
-class StepLoader(DataLoader[Batch]):
+class StepLoader(BatchLoader):
     """Loads the steps of a run in order and knows how far it is; Lightning keeps that with the checkpoint."""
 
     def __init__(self, batches: StepBatches, steps: int, **loading: Any) -> None:
         self.remaining = Remaining(steps)
         self.position = 0
-        super().__init__(batches, batch_size=None, sampler=self.remaining, **loading)
+        super().__init__(batches, sampler=self.remaining, **loading)
 
     def __iter__(self) -> Any:
         """Batches, counted as they leave, however far workers are ahead."""

@@ -13,6 +13,7 @@ from minet_sdk.training.knee import Knee, make_knees
 from minet_sdk.training.labels import SPLITS, Anatomy, read_split
 from minet_sdk.training.pairs import Pair, PairSource, record_of
 from minet_sdk.training.splits import Part, Split
+from minet_sdk.training.typed import typed_fields
 
 BodyPart = Literal["brain", "knee"]
 
@@ -30,28 +31,22 @@ class SyntheticOptions:
     contrast: Mapping[str, Any] | ContrastSettings = field(default_factory=dict[str, Any])
     """Changes to the preset by name, or settings that replace it."""
 
+    def __post_init__(self) -> None:
+        """Refuse settings that there are not."""
+        self.settings()
+
     def settings(self) -> ContrastSettings:
         """The settings that are meant.
 
         Raises:
-            TrainingError: unknown preset or name.
+            TrainingError: unknown preset or name, or a value that cannot be drawn from.
         """
         if isinstance(self.contrast, ContrastSettings):
             return self.contrast
         preset = self.preset or {"brain": "random", "knee": "knee"}[self.anatomy]
         if preset not in PRESETS:
             raise TrainingError(f"contrast preset '{preset}' is unknown; expected one of {', '.join(PRESETS)}")
-        changes = {name: _as_tuple(value) for name, value in self.contrast.items()}
-        try:
-            return replace(PRESETS[preset], **changes)
-        except TypeError as error:
-            known = ", ".join(vars(PRESETS[preset]))
-            raise TrainingError(f"contrast has no {', '.join(changes)}; expected some of {known}") from error
-
-
-def _as_tuple(value: Any) -> Any:
-    """Lists of a settings file as tuples."""
-    return tuple(_as_tuple(one) for one in value) if isinstance(value, list | tuple) else value
+        return replace(PRESETS[preset], **typed_fields(ContrastSettings, self.contrast, "contrast"))
 
 
 class SyntheticPairs(PairSource):

@@ -125,4 +125,9 @@ def _option(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
     if not separator:
         raise TrainingError(f"--data-option is {text!r}; expected NAME=VALUE")
-    return name, require("yaml", "reading --data-option").safe_load(value)
+    yaml = require("yaml", "reading --data-option")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise TrainingError(f"--data-option is {text!r}; expected NAME=VALUE, the value in YAML ({reason})") from error

@@ -75,6 +75,7 @@ def test_a_dry_run_prints_a_settings_file(config: Path, tmp_path: Path) -> None:
     [
         ([], "no folder for the run: give --output"),
         (["--data-option", "anatomy"], "--data-option is 'anatomy'; expected NAME=VALUE"),
+        (["--data-option", "contrast={noise: [1,"], "the value in YAML (while parsing a flow node"),
         (["--method", "bicubic"], "bicubic is an interpolation"),
         (["--config", "none.yaml"], "none.yaml: cannot be read"),
         (["--data", "mrd"], "data is 'mrd'; expected synthetic or fastmri or dicom or nifti"),

@@ -10,7 +10,9 @@ from minet_sdk.errors import TrainingError
 from minet_sdk.training import hardware
 from minet_sdk.training.assembling import assemble, read_settings, to_yaml
 from minet_sdk.training.config import MinetConfig, preset
+from minet_sdk.training.loading import Augmentation
 from minet_sdk.training.methods import METHODS
+from minet_sdk.training.objectives import make_objective
 from minet_sdk.training.recipes import RECIPES
 from minet_sdk.training.settings import TrainingSettings
 
@@ -109,6 +111,17 @@ def test_yaml_numbers_in_any_notation_are_understood(tmp_path: Path) -> None:
     assert run.machine.data_path == Path("labels")
 
 
+def test_nested_values_are_converted_like_those_above() -> None:
+    network = assemble({"network": {"channels": 32.0, "stages": "2"}}).settings.network
+    assert isinstance(network, MinetConfig)
+    assert (network.channels, network.stages) == (32, 2)
+    assert type(network.channels) is int
+    run = assemble({"objective_settings": {"detail_weight": "1e-3"}, "augmentation": {"noise": ["1e-3", 1e-2]}})
+    assert make_objective("eq6", run.settings.objective_settings).settings.detail_weight == 1e-3
+    assert Augmentation.from_dict(run.settings.augmentation).noise == (1e-3, 1e-2)
+    assert Augmentation.from_dict({"noise": None}).noise is None
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -163,6 +176,40 @@ def test_a_missing_settings_file_is_one_line(tmp_path: Path) -> None:
         ({"devices": -1}, "devices is -1; it must be at least 0"),
         ({"scale": 3}, "scale is 3"),
         ({"seed": -1}, "seed is -1; it must be at least 0"),
+        ({"seed": 2**64}, r"seed is 18446744073709551616; it must be below 2\^64"),
+        ({"learning_rate": "inf"}, "learning_rate is inf; it must be finite"),
+        (
+            {"objective_settings": {"target_weight": "much"}},
+            "objective_settings: target_weight is 'much'; expected a n",
+        ),
+        ({"objective_settings": {"texture_weight": float("inf")}}, "texture_weight is inf; it must be at least 0, and"),
+        ({"network": {"channels": "wide"}}, "network: channels is 'wide'; expected a whole number"),
+        ({"network": {"stages": 1.5}}, "network: stages is 1.5; expected a whole number"),
+        ({"network": {"attention": "no"}}, "network: attention is 'no'; expected true or false"),
+        ({"network": {"skip": "cubic"}}, "network: skip is 'cubic'; expected none or sinc"),
+        ({"method": "edsr", "network": {"blocks": "ten"}}, "network: blocks is 'ten'; expected a whole number"),
+        (
+            {"method": "edsr", "network": {"residual_scaling": "x"}},
+            "network: residual_scaling is 'x'; expected a number",
+        ),
+        ({"method": "edsr", "network": {"residual_scaling": 0}}, "residual_scaling is 0.0; it must be above 0"),
+        ({"augmentation": {"noise": 0.1}}, r"augmentation: noise is 0.1; expected \[a number, a number\]"),
+        (
+            {"augmentation": {"noise": [0.1, 0.2, 0.3]}},
+            r"augmentation: noise is \[0.1, 0.2, 0.3\]; expected \[a number",
+        ),
+        ({"augmentation": {"noise": [0, 0.1]}}, r"noise is \[0.0, 0.1\]; expected two numbers above 0"),
+        ({"augmentation": {"mirrored": "yes"}}, "augmentation: mirrored is 'yes'; expected a number"),
+        ({"augmentation": {"mirrored": 5}}, "mirrored is 5.0; it must be between 0 and 1"),
+        ({"data_options": {"contrast": "knee"}}, "synthetic data: contrast is 'knee'; expected settings by name"),
+        ({"data_options": {"contrast": {"size": "big"}}}, "contrast: size is 'big'; expected a whole number"),
+        ({"data_options": {"contrast": {"noise": 0.1}}}, r"contrast: noise is 0.1; expected \[a number, a number\]"),
+        ({"data_options": {"anatomy": "dog"}}, "synthetic data: anatomy is 'dog'; expected brain or knee"),
+        ({"data": "nifti", "data_options": {"layout": "foo"}}, "nifti data: layout is 'foo'; expected auto or ixi"),
+        ({"data": "nifti", "data_options": {"slice_axis": "axial"}}, "slice_axis is 'axial'; expected auto or slices"),
+        ({"data": "nifti", "data_options": {"cache": 3}}, "nifti data: cache is 3; expected a path"),
+        ({"data": "nifti", "data_options": {"splits": ["a"]}}, r"nifti data: splits is \['a'\]; expected a path"),
+        ({"data": "dicom", "data_options": {"reference": 5}}, "dicom data: reference is 5; expected T1 or T2"),
     ],
 )
 def test_what_does_not_fit_is_one_line(given: dict[str, Any], message: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 
 from minet_sdk.errors import DicomError, TrainingError
@@ -107,7 +108,20 @@ def test_what_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     write_study(tmp_path, "P1", "one")
     with pytest.raises(TrainingError, match="no study with a pair of series; study 1 of 1 left out"):
         open_folder(tmp_path)
-    with pytest.raises(TrainingError, match="'T9' is not a valid Contrast; expected one of T1"):
+    with pytest.raises(TrainingError, match="dicom data: target is 'T9'; expected T1 or T2"):
         open_folder(tmp_path, target="T9")
     with pytest.raises(TrainingError, match="give both or none"):
         open_folder(tmp_path, target_name="5")
+
+
+def test_targets_below_zero_are_refused(tmp_path: Path) -> None:
+    """A rescale intercept, as phase images have it."""
+    write_study(tmp_path, "P7", "one", T1)
+    for path in sorted((tmp_path / "5").iterdir()):
+        file = pydicom.dcmread(path)
+        file.RescaleSlope, file.RescaleIntercept = 1, -100
+        file.save_as(path)
+    with pytest.raises(
+        TrainingError, match=r"/5/.*: the target has values from -21 to 938; expected a magnitude image"
+    ):
+        open_folder(tmp_path)

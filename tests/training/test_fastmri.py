@@ -263,6 +263,20 @@ def test_pair_list_decides_and_its_splits_hold(tmp_path: Path) -> None:
         open_folder(tmp_path, pairs=pairs)
 
 
+def test_listed_subjects_share_no_patient(tmp_path: Path) -> None:
+    write_volume_pairs(tmp_path, 3)
+    pairs = tmp_path / "pairs.csv"
+    header = "reference,target,subject,split\n"
+    pairs.write_text(f"{header}file2000000,file1000000,a,train\nfile2000001,file1000001,b,test\n")
+    assert open_folder(tmp_path, pairs=pairs).subjects == ("a", "b")
+    pairs.write_text(f"{header}file2000000,file1000000,a,train\nfile2000000,file1000001,b,test\n")
+    with pytest.raises(TrainingError, match="lines 2 and 3: subjects a and b share patient patient0; give both"):
+        open_folder(tmp_path, pairs=pairs)
+    pairs.write_text(f"{header}file2000000,file1000000,a\nfile2000001,file1000001\n")
+    with pytest.raises(TrainingError, match=r"line 3: no subject, but others have one; give it for all or for none"):
+        open_folder(tmp_path, pairs=pairs)
+
+
 def test_published_folders_are_the_splits(tmp_path: Path) -> None:
     """The published validation set tests; training and validation are drawn from the training set, by patient."""
     write_volume_pairs(tmp_path / "singlecoil_train", 12, slices=1)

@@ -26,6 +26,7 @@ from minet_sdk.training.loading import (
     sample_from_pair,
 )
 from minet_sdk.training.pairs import Pair, PairSource, open_source
+from minet_sdk.training.stream import StepBatches, StepLoader
 from minet_sdk.training.volume_pairs import VolumePair, VolumePairs
 
 SETTINGS = ContrastSettings(size=48, missing_reference=0)
@@ -249,6 +250,16 @@ def test_patches_that_do_not_fit_are_refused() -> None:
         list(make_loader(batches(measured(), patch=44, length=8)))
     with pytest.raises(TrainingError, match="patch is 26; it must be a multiple of the scale 4"):
         batches(measured(), patch=26, scale=4)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_is_the_same_line_with_workers(workers: int) -> None:
+    """PyTorch would raise it with the worker's whole traceback as its message."""
+    stream = batches(measured(), patch=44, length=8)
+    for loader in (make_loader(stream, workers), StepLoader(StepBatches(stream, 1), 8, num_workers=workers)):
+        with pytest.raises(TrainingError) as caught:
+            list(loader)
+        assert str(caught.value) == "v1 has slices of 40 x 48, smaller than patches of 44; make them smaller"
 
 
 def test_what_is_off_draws_nothing(subject: Subject) -> None:

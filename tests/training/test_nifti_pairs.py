@@ -64,6 +64,8 @@ def pair_of(source: PairSource, index: int) -> Pair:
         ("brats", "BraTS-GLI-00005-001/BraTS-GLI-00005-001-t1n.nii.gz", Named("BraTS-GLI-00005", "001", "T1")),
         ("brats", "BraTS-GLI-00005-001/BraTS-GLI-00005-001-t2f.nii.gz", Named("BraTS-GLI-00005", "001", "FLAIR")),
         ("brats", "BraTS-GLI-00005-001/BraTS-GLI-00005-001-seg.nii.gz", None),
+        ("brats", "BraTS-GoAT-00000/BraTS-GoAT-00000-t1c.nii.gz", Named("BraTS-GoAT-00000", "", "T1c")),
+        ("brats", "BraTS-GoAT-00000/BraTS-GoAT-00000-seg.nii.gz", None),
         ("bids", "sub-01/anat/sub-01_T1w.nii.gz", Named("sub-01", "", "T1")),
         ("bids", "sub-01/ses-2/anat/sub-01_ses-2_run-1_PDw.nii.gz", Named("sub-01", "ses-2", "PD")),
         ("bids", "sub-01/anat/sub-01_ce-gadolinium_T1w.nii.gz", Named("sub-01", "", "T1c")),
@@ -186,6 +188,109 @@ def test_any_names_can_be_listed(tmp_path: Path) -> None:
         open_folder(tmp_path, pairs=pairs)
 
 
+def test_every_row_of_a_list_has_its_own_reference(tmp_path: Path) -> None:
+    """One target guided by two references: each pair by itself, and two volumes of one subject."""
+    for name, gain in (("t1", 1.0), ("t2", 2.0), ("pd", 3.0)):
+        write(tmp_path / f"{name}.nii.gz", gain=gain)
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("reference,target\nt1.nii.gz,t2.nii.gz\npd.nii.gz,t2.nii.gz\n")
+    source = open_folder(tmp_path, pairs=pairs)
+    assert list(source.volumes()) == ["t2.nii.gz with t1.nii.gz", "t2.nii.gz with pd.nii.gz"]
+    assert source.subjects == ("t2.nii.gz",)
+    for indices, gain in zip(source.volumes().values(), (1.0, 3.0), strict=True):
+        pair = pair_of(source, indices[1])
+        np.testing.assert_allclose(pair.reference / gain, pair.truth / 2, rtol=1e-4)
+    pairs.write_text(pairs.read_text() + "./t1.nii.gz,t2.nii.gz\n")
+    with pytest.raises(TrainingError, match="line 4: the pair of line 2 once more; keep one row"):
+        open_folder(tmp_path, pairs=pairs)
+
+
+def test_listed_pairs_that_share_a_file_are_one_subject(tmp_path: Path) -> None:
+    """No split ever separates them; the record says that the subjects were guessed."""
+    pairs = tmp_path / "pairs.csv"
+    rows: list[str] = []
+    for number in range(12):
+        for contrast in ("t1", "t2", "pd"):
+            write(tmp_path / f"p{number:02d}_{contrast}.nii", (12, 12, 8))
+        rows += [f"p{number:02d}_t1.nii,p{number:02d}_{contrast}.nii\n" for contrast in ("t2", "pd")]
+    pairs.write_text("".join(["reference,target\n", *rows]))
+    whole = open_folder(tmp_path, pairs=pairs)
+    assert whole.subjects == tuple(f"p{number:02d}_pd.nii" for number in range(12))
+    assert whole.describe()["notes"] == [
+        "the pair list names no subjects: 0 are told by file names, 12 guessed, one for each set of pairs that share"
+        " a file; a column subject would settle it"
+    ]
+    seen = [
+        {name[:3] for name in open_folder(tmp_path, part, pairs=pairs).volumes()}
+        for part in ("train", "validation", "test")
+    ]
+    assert [len(patients) for patients in seen] == [10, 1, 1]
+    assert len(set().union(*seen)) == 12
+
+
+def test_names_of_the_collections_tell_the_subjects_of_a_list(tmp_path: Path) -> None:
+    for name in ("IXI002-Guys-0828-T1", "IXI002-Guys-0828-T2", "IXI002-Guys-0828-PD", "other1", "other2"):
+        write(tmp_path / f"{name}.nii", (12, 12, 8))
+    for session in ("ses-1", "ses-2"):
+        for contrast in ("T1w", "T2w"):
+            write(tmp_path / "set" / "sub-1" / session / "anat" / f"sub-1_{session}_{contrast}.nii", (12, 12, 8))
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text(
+        "IXI002-Guys-0828-T1.nii,IXI002-Guys-0828-T2.nii\n"
+        "other1.nii,IXI002-Guys-0828-PD.nii\n"
+        "other1.nii,other2.nii\n"
+        "set/sub-1/ses-1/anat/sub-1_ses-1_T1w.nii,set/sub-1/ses-1/anat/sub-1_ses-1_T2w.nii\n"
+        "set/sub-1/ses-2/anat/sub-1_ses-2_T1w.nii,set/sub-1/ses-2/anat/sub-1_ses-2_T2w.nii\n"
+    )
+    source = open_folder(tmp_path, pairs=pairs)
+    assert source.subjects == ("IXI002", "sub-1")
+    assert len(source.volumes()) == 5
+    assert any("2 are told by file names, 0 guessed" in note for note in source.notes)
+
+
+def test_listed_subjects_share_no_file(tmp_path: Path) -> None:
+    for name in ("t1", "t2", "pd"):
+        write(tmp_path / f"{name}.nii", (12, 12, 8))
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("reference,target,subject\nt1.nii,t2.nii,a\nt1.nii,pd.nii,b\n")
+    with pytest.raises(TrainingError, match=r"lines 2 and 3: subjects a and b share .*t1\.nii; give both rows one"):
+        open_folder(tmp_path, pairs=pairs)
+    pairs.write_text("reference,target,subject\nt1.nii,t2.nii,a\nt1.nii,pd.nii,\n")
+    with pytest.raises(TrainingError, match="line 3: no subject, but others have one"):
+        open_folder(tmp_path, pairs=pairs)
+    pairs.write_text("reference,target,subject\nt1.nii,t2.nii,a\nt1.nii,pd.nii,a\n")
+    assert open_folder(tmp_path, pairs=pairs).subjects == ("a",)
+    assert open_folder(tmp_path, pairs=pairs).notes == ()
+
+
+def shifted(path: Path, by: float) -> None:
+    """The same file with a number added to all values, which run up to about 1000."""
+    image = nibabel.Nifti1Image.from_filename(path)
+    values = image.get_fdata() + by
+    nibabel.Nifti1Image(values.astype(np.float32), image.affine).to_filename(path)
+
+
+def test_targets_below_zero_are_refused(tmp_path: Path) -> None:
+    """The low resolution of a target of either sign, a magnitude, would not be that of its truth."""
+    target = write(tmp_path / "IXI002-Guys-0828-T2.nii.gz", (48, 44, 16))
+    write(tmp_path / "IXI002-Guys-0828-T1.nii.gz", (48, 44, 16))
+    before = pair_of(open_folder(tmp_path), 2).truth
+    shifted(target, -0.5)
+    after = pair_of(open_folder(tmp_path), 2).truth
+    np.testing.assert_allclose(after, np.maximum(before - 0.5, 0), atol=1e-3)
+    assert after.min() == 0
+    shifted(target, -50)
+    with pytest.raises(
+        TrainingError, match=r"0828-T2\.nii\.gz: the target has values from -50.5 to .* a magnitude"
+    ) as told:
+        open_folder(tmp_path)
+    assert "\n" not in str(told.value)
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("IXI002-Guys-0828-T1.nii.gz,IXI002-Guys-0828-T2.nii.gz\n")
+    with pytest.raises(TrainingError, match="undo its z-scoring or shift it"):
+        open_folder(tmp_path, pairs=pairs)
+
+
 def test_cache_folder_spares_decoding(tmp_path: Path) -> None:
     """With the cache the volumes are not read again: a damaged file, its time and size kept, goes unnoticed."""
     for contrast in ("T1w", "T2w"):
@@ -213,7 +318,7 @@ def test_what_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "BraTS2021_00000_t2.nii.gz", (8, 8, 8))
     with pytest.raises(TrainingError, match="several layouts of ixi, brats"):
         open_folder(tmp_path)
-    with pytest.raises(TrainingError, match="no option contrast; expected some of cache"):
+    with pytest.raises(TrainingError, match="no option contrast; expected some of target"):
         open_folder(tmp_path, contrast="T1")
     with pytest.raises(TrainingError, match="is no folder"):
         open_folder(tmp_path / "nowhere")

@@ -188,7 +188,7 @@ def test_loss_is_float32_under_autocast(name: str) -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(TrainingError, match="objective is 'ssim'; choose one of eq6, l1, mse, composite"):
         make_objective("ssim")
-    with pytest.raises(TrainingError, match="no settings texture; it knows target_weight"):
+    with pytest.raises(TrainingError, match="objective_settings has no texture; expected some of target_weight"):
         make_objective("composite", {"texture": 1})
     with pytest.raises(TrainingError, match="texture_weight is -1"):
         replace(ObjectiveSettings(), texture_weight=-1)

@@ -4,6 +4,7 @@ import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,15 +61,21 @@ def test_contrast_is_a_preset_with_changes() -> None:
     assert changed.settings() == replace(PRESETS["knee-clinical"], noise=(0.1, 0.2), protocols=(("PD", "T2w"),))
     own = ContrastSettings(size=64)
     assert SyntheticOptions(contrast=own).settings() is own
-    bad = {
-        "preset 'brain' is unknown; expected one of random": SyntheticOptions(preset="brain"),
-        "contrast has no sise; expected some of size": SyntheticOptions(contrast={"sise": 64}),
-        "are unknown; expected pairs of T1w": SyntheticOptions(contrast={"protocols": [["T3w", "T2w"]]}),
-        "expected three parts that add up to 1": SyntheticOptions(contrast={"orientations": [1, 1, 1]}),
+    bad: dict[str, dict[str, Any]] = {
+        "preset 'brain' is unknown; expected one of random": {"preset": "brain"},
+        "contrast has no sise; expected some of size": {"contrast": {"sise": 64}},
+        "are unknown; expected pairs of T1w": {"contrast": {"protocols": [["T3w", "T2w"]]}},
+        "expected three parts that add up to 1": {"contrast": {"orientations": [1, 1, 1]}},
+        "size is 0; it must be at least 1": {"contrast": {"size": 0}},
+        "blurred is 5.0; it must be between 0 and 1": {"contrast": {"blurred": 5}},
+        r"noise is \[0.0, 0.1\]; expected two numbers above 0": {"contrast": {"noise": [0, 0.1]}},
+        r"noise is \[0.2, 0.1\]; expected two numbers above 0, the smaller first": {"contrast": {"noise": [0.2, 0.1]}},
+        "contrast: size is 'big'; expected a whole number": {"contrast": {"size": "big"}},
+        "contrast: protocols is 'PD'; expected a list of": {"contrast": {"protocols": "PD"}},
     }
     for message, options in bad.items():
         with pytest.raises(TrainingError, match=message):
-            options.settings()
+            SyntheticOptions(**options)
 
 
 def test_sources_that_cannot_be_opened_are_refused(labels: Path) -> None:
@@ -80,3 +87,7 @@ def test_sources_that_cannot_be_opened_are_refused(labels: Path) -> None:
         open_source("synthetic", labels, "train", {"cache": "x"})
     with pytest.raises(TrainingError, match="options of synthetic data are a ContrastSettings"):
         open_source("synthetic", labels, "train", ContrastSettings())
+    with pytest.raises(TrainingError, match="split is 'tests'; expected one of train, validation, test, all"):
+        open_source("synthetic", labels, "tests")  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match="synthetic data: anatomy is 'dog'; expected brain or knee"):
+        open_source("synthetic", labels, "train", {"anatomy": "dog"})
