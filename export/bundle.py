@@ -102,12 +102,13 @@ def export_bundle(
     slices = bundled_slices() if calibration is None else calibration
     seen, unseen = (read_slices(slices) if isinstance(slices, Path) else slices).halves()
     golden = _golden(trained.model)
-    manifest = _manifest(trained, golden, precision, name or output.name)
+    manifest = _manifest(trained, golden, precision, name or output.resolve().name)
     if precision in LARGEST:
         if not quantised_layers(trained.model):
             raise ExportError(f"a network of kind {trained.model.config.kind!r} has no {precision} form: choose fp16")
         manifest = replace(manifest, quantisation=calibrate(trained.model, seen, precision, collector))
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    place = output.resolve()  # the current folder's name is not in "."
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.partial")
     try:
         temporary.mkdir()
         write_bundle(trained.model, manifest, golden, temporary)
@@ -115,10 +116,10 @@ def export_bundle(
         if report is not None:
             report(checks)
         raise_failures(checks, output)
-        if output.exists():
-            _copy_companions(output, temporary)
-            shutil.rmtree(output)
-        temporary.rename(output)
+        if place.exists():
+            _copy_companions(place, temporary)
+            shutil.rmtree(place)
+        temporary.rename(place)
     except OSError as error:
         raise ExportError(f"{output} cannot be written ({error}): choose another folder with --output") from error
     finally:
@@ -165,6 +166,8 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise ExportError(f"{output} exists: choose another --output, or replace it with --overwrite")
     if not (output / MANIFEST).is_file():
         raise ExportError(f"{output} exists and is not a bundle, so it is not overwritten: choose another --output")
+    if Path.cwd().is_relative_to(output.resolve()):
+        raise ExportError(f"{output} holds the current folder, which cannot be replaced: run the export elsewhere")
 
 
 def _copy_companions(old: Path, new: Path) -> None:

@@ -14,6 +14,7 @@ from minet_sdk.dicom.scan import scan
 from minet_sdk.errors import ExportError
 from minet_sdk.kspace import degrade
 from minet_sdk.normalisation import Normalisation
+from minet_sdk.volume import Grid
 
 Array = npt.NDArray[np.float32]
 
@@ -128,6 +129,7 @@ def read_slices(folder: Path) -> Slices:
         DicomError: a series cannot be read.
     """
     volumes: list[Array] = []
+    grids: list[Grid | None] = []
     for role in ("target", "reference"):
         if not (folder / role).is_dir():
             raise ExportError(
@@ -137,7 +139,21 @@ def read_slices(folder: Path) -> Slices:
         series = scan(folder / role).series
         if len(series) != 1:
             raise ExportError(f"{folder / role} has {len(series)} DICOM series; expected one: leave one there")
-        values = load(series[0]).volume.values
+        volume = load(series[0]).volume
+        values = volume.values
         rows, columns = (size // 4 * 4 for size in values.shape[1:])
         volumes.append(values[:, :rows, :columns])
+        grids.append(volume.grid)
+    _check_places(folder, *grids)
     return Slices(volumes[0], volumes[1], f"folder {folder.name}").spread(_MOST)
+
+
+def _check_places(folder: Path, target: Grid | None, reference: Grid | None) -> None:
+    """Refuse series of one shape that lie elsewhere, or whose slices are in another order; others `Slices` refuses."""
+    if target is None or reference is None or target.shape != reference.shape or target.matches(reference):
+        return
+    corners = (tuple(grid.origin.round(2).tolist()) for grid in (target, reference))
+    raise ExportError(
+        f"{folder}: target and reference have one shape but not one place (first voxels at {next(corners)} and"
+        f" {next(corners)} mm, or other steps); expected one grid: resample one to the grid of the other"
+    )

@@ -1,7 +1,8 @@
 """Every method on the same test volumes: fastMRI's measures, and gains that are paired and have intervals.
 
 Measures are of whole volumes. A gain is the mean over slices of the ratio of two mean squared errors in dB, for which
-the data range cancels; a set of one subject has many slices but one volume.
+the data range cancels; a set of one subject has many slices but one volume. Zero-filled k-space is that of the complex
+image where the target has a phase, and of every coil where it has several.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -23,8 +24,6 @@ Restore = Callable[[TestVolume], Volume]
 """From a test volume to (slices, scale * H, scale * W), without k-space consistency."""
 
 BASELINE = "zero-filled"
-INTERPOLATIONS: dict[str, Callable[[Any, int], Any]] = {"bicubic": bicubic, BASELINE: zero_filled}
-"""The methods that have no network."""
 
 MODES: tuple[Consistency, ...] = get_args(Consistency)
 
@@ -44,18 +43,25 @@ Rows = dict[str, list[Row]]
 """By label, see `label`."""
 
 
-def interpolation(function: Callable[[Any, int], Any], scale: int) -> Restore:
-    """`kspace.bicubic` or `kspace.zero_filled` as a method."""
+def _bicubic(volume: TestVolume, scale: int) -> Volume:
+    """Of the magnitude, slice by slice."""
+    return np.stack([bicubic(np.abs(low), scale) for low in volume.low])
 
-    def restore(volume: TestVolume) -> Volume:
-        return np.stack([function(low, scale) for low in np.abs(volume.low)]).astype(np.float32)
 
-    return restore
+def _zero_filled(volume: TestVolume, scale: int) -> Volume:
+    """Of what was measured, slice by slice."""
+    if volume.zero_filled is not None:
+        return volume.zero_filled
+    return np.stack([zero_filled(low, scale) for low in volume.low])
+
+
+INTERPOLATIONS: dict[str, Callable[[TestVolume, int], Volume]] = {"bicubic": _bicubic, BASELINE: _zero_filled}
+"""The methods that have no network."""
 
 
 def interpolations(scale: int) -> dict[str, Restore]:
     """The two methods that have no network."""
-    return {name: interpolation(function, scale) for name, function in INTERPOLATIONS.items()}
+    return {name: lambda volume, of=function: of(volume, scale) for name, function in INTERPOLATIONS.items()}
 
 
 def with_runtime(runtime: Runtime) -> Restore:

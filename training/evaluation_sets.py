@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minet_sdk.kspace import degrade_complex
-from minet_sdk.training.pairs import Image, Pair, PairSource
+from minet_sdk.kspace import degrade_complex, interpolate
+from minet_sdk.training.pairs import Image, Pair, PairSource, magnitude
 
 TEST_SEED = 2
 
@@ -32,6 +32,10 @@ class TestVolume:
 
     reference: Image
     """(slices, scale * H, scale * W) float32."""
+
+    zero_filled: Image | None = None
+    """(slices, scale * H, scale * W) float32 of several coils, each filled with zeros and then combined; None where
+    ``low`` tells it."""
 
 
 def volumes_of(source: PairSource, scale: int, slices: int) -> Iterator[TestVolume]:
@@ -64,6 +68,7 @@ def _volume(name: str, subject: str, pairs: list[Pair], scale: int) -> TestVolum
         np.stack([pair.truth for pair in cropped]),
         np.stack([_low(pair, scale) for pair in cropped]),
         np.stack([pair.reference for pair in cropped]),
+        np.stack([_zero_filled(pair, scale) for pair in cropped]) if cropped[0].target.ndim == 3 else None,
     )
 
 
@@ -72,6 +77,11 @@ def _low(pair: Pair, scale: int) -> npt.NDArray[Any]:
     if np.iscomplexobj(pair.target) and pair.target.ndim == 2:
         return degrade_complex(pair.target, scale).astype(np.complex64)
     return pair.low_resolution(scale)
+
+
+def _zero_filled(pair: Pair, scale: int) -> Image:
+    """Root sum of squares of the coils' interpolated images; that of the coils' small images has lost their phases."""
+    return magnitude(interpolate(degrade_complex(pair.target, scale), scale).astype(np.complex64))
 
 
 def _crop(image: npt.NDArray[Any], scale: int) -> npt.NDArray[Any]:

@@ -10,7 +10,8 @@ from minet_sdk.training.averaging import WeightAverage
 from minet_sdk.training.folder import Resume, RunFolder
 from minet_sdk.training.logs import RunLog, ToldLog, loggers
 from minet_sdk.training.preparing import is_main_process, make_trainer, prepare, quiet
-from minet_sdk.training.saving import SaveBest, SaveState
+from minet_sdk.training.provenance import as_started
+from minet_sdk.training.saving import SaveBest, SaveState, recorded
 from minet_sdk.training.settings import Machine, TrainingSettings
 
 
@@ -36,15 +37,17 @@ def fit(
 
     Raises:
         TrainingError: the folder holds a run and ``resume`` is `no`, or none and it is `yes`, or one with other
-            settings; data, teacher or initial weights cannot be used; or the run diverged.
+            settings or files; data, teacher or initial weights cannot be used; or the run diverged.
     """
     machine = machine or Machine()
     folder = RunFolder(output)
     continues = folder.continues(resume) if is_main_process() else folder.last.exists()
     prepared = prepare(settings, machine, fresh=not continues)
     settings = prepared.settings
+    told = settings.to_dict()
     if continues:
-        folder.check_same_run(settings.to_dict())
+        told = as_started(told, recorded(folder.last))
+        folder.check_same_run(told)
         if folder.finished.exists():
             return folder.best
     callbacks: list[Callback] = [SaveBest(folder, prepared.record)]
@@ -60,7 +63,7 @@ def fit(
         logs = loggers(output, tensorboard=machine.tensorboard)
         trainer = make_trainer(prepared, machine, callbacks, logs, output)
         if is_main_process():
-            folder.begin(settings.to_dict())
+            folder.begin(told)
             if progress:
                 print(*prepared.notes, sep="\n", end="\n" if prepared.notes else "", file=sys.stderr)
         trainer.fit(prepared.module, datamodule=prepared.data, ckpt_path=folder.last if continues else None)

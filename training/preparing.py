@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Subset
 
 from minet_sdk.errors import TrainingError, first_line
 from minet_sdk.training.checkpoint import load_checkpoint
+from minet_sdk.training.config import MinetConfig
 from minet_sdk.training.loading import (
     PATCHES_PER_SLICE,
     Augmentation,
@@ -33,9 +34,9 @@ from minet_sdk.training.loading import (
 from minet_sdk.training.logs import LOG_EVERY
 from minet_sdk.training.module import AdversarialModule, RestorationModule
 from minet_sdk.training.network import Network, build, seeded
-from minet_sdk.training.objectives import make_objective
+from minet_sdk.training.objectives import Eq6, make_objective
 from minet_sdk.training.pairs import PairSource, open_source, record_of
-from minet_sdk.training.provenance import fingerprint, provenance
+from minet_sdk.training.provenance import data_files, fingerprint, provenance
 from minet_sdk.training.settings import Machine, TrainingSettings
 from minet_sdk.training.stream import StepBatches, StepLoader
 from minet_sdk.training.warm_start import initialise
@@ -115,6 +116,8 @@ def prepare(settings: TrainingSettings, machine: Machine, *, fresh: bool = True)
         "data": source.describe(),
         "augmentation": record_of(units.augmentation),
     }
+    if files := data_files(settings.data_options):
+        record["data_files"] = files
     notes = [*source.notes]
     if settings.initialise and fresh:
         record["initialised"] = taken = initialise(network, Path(settings.initialise))
@@ -170,15 +173,18 @@ def make_trainer(
     """Lightning's Trainer for a run: one epoch of all its steps, with validations in between.
 
     Raises:
-        TrainingError: this machine has no such devices, or Lightning no such strategy.
+        TrainingError: this machine has no such devices or does not train in this precision, Lightning has no such
+            strategy, or there are more devices than validation slices.
     """
     settings, module = prepared.settings, prepared.module
     several = machine.devices != 1 or machine.nodes > 1
-    parallel = "ddp" if module.automatic_optimization else "ddp_find_unused_parameters_true"
+    parallel = "ddp_find_unused_parameters_true" if leaves_parameters(module) else "ddp"
     strategy = parallel if several and machine.strategy == "auto" else machine.strategy
     on_gpu = machine.accelerator == "gpu" or (machine.accelerator == "auto" and torch.cuda.is_available())
+    if settings.precision == "16-mixed" and not on_gpu:
+        raise TrainingError("precision is 16-mixed, which only a GPU trains in; choose bf16-mixed or 32-true")
     try:
-        return lightning.Trainer(
+        trainer = lightning.Trainer(
             default_root_dir=folder,
             accelerator=machine.accelerator,
             devices=machine.devices or "auto",
@@ -203,6 +209,23 @@ def make_trainer(
             f"cannot train with devices={machine.devices}, accelerator={machine.accelerator}, nodes={machine.nodes},"
             f" strategy={strategy}: {first_line(error)}"
         ) from error
+    devices_in_all, slices = trainer.num_devices * trainer.num_nodes, len(prepared.data.slices)
+    if slices < devices_in_all:
+        raise TrainingError(
+            f"validation has {slices} of the slices that {devices_in_all} devices need, one for each: train on fewer"
+            " devices, or validate on more slices (validation_slices)"
+        )
+    return trainer
+
+
+def leaves_parameters(module: RestorationModule) -> bool:
+    """Whether a step gives some parameters no gradient.
+
+    Those of the other network, where there are two optimisers, and MINet's reference head, which eq. 6 alone looks at.
+    """
+    config = module.network.config
+    has_reference_head = isinstance(config, MinetConfig) and config.reference
+    return not module.automatic_optimization or (has_reference_head and not isinstance(module.objective, Eq6))
 
 
 def is_main_process() -> bool:

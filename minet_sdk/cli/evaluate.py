@@ -1,6 +1,8 @@
 """`minet-sdk evaluate`: models and interpolations on the same test data: table, JSON, picture."""
 
 import json
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,7 +49,9 @@ def evaluate(
         if len(scales) > 1:
             raise InputError(f"models have the scales {sorted(scales)}; evaluate one scale at a time")
         scale = scales.pop()
-        methods = {**interpolations(scale), **{Path(name).name: with_runtime(one) for name, one in runtimes.items()}}
+        methods = interpolations(scale)
+        titles = _titles(runtimes, methods)
+        methods |= {titles[name]: with_runtime(one) for name, one in runtimes.items()}
         rows = measure_all(methods, volumes_of(source, scale, slices), scale, lambda name: remark(f"{name} done"))
         output.mkdir(parents=True, exist_ok=True)
         report: dict[str, Any] = {
@@ -66,6 +70,13 @@ def evaluate(
     else:
         typer.echo(markdown(report["results"]))
     remark(f"wrote {output}/evaluation.json and evaluation.png. Research use only, not a medical device.")
+
+
+def _titles(models: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
+    """What the table calls each model: its folder's name, or all that was given where others are called the same."""
+    short = {model: Path(model).name for model in models}
+    times = Counter([*short.values(), *taken])
+    return {model: name if times[name] == 1 else model for model, name in short.items()}
 
 
 def _options(given: list[str]) -> dict[str, Any]:

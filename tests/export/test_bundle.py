@@ -96,6 +96,20 @@ def test_what_is_no_bundle_is_never_overwritten(simple_checkpoint: Path, tmp_pat
     assert (tmp_path / "thesis.tex").is_file()
 
 
+def test_the_current_folder_is_not_replaced(
+    simple_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "manifest.json").write_text("old")
+    (tmp_path / "engines").mkdir()
+    for current, output in ((tmp_path, "."), (tmp_path / "engines", "..")):
+        monkeypatch.chdir(current)
+        with pytest.raises(
+            ExportError, match=r"\.+ holds the current folder, which cannot be replaced: run the export"
+        ):
+            export_bundle(simple_checkpoint, Path(output), overwrite=True)
+    assert (tmp_path / "manifest.json").read_text() == "old"
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_failed_validation_leaves_nothing_new(
     simple_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool

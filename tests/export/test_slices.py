@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from minet_sdk.demo import study_folder
@@ -72,3 +73,15 @@ def test_own_folder_is_read_like_the_bundled_study(tmp_path: Path) -> None:
     shutil.copytree(study_folder(), tmp_path / "study" / "reference")
     with pytest.raises(ExportError, match="has 2 DICOM series; expected one"):
         read_slices(tmp_path / "study")
+
+
+def test_series_of_one_shape_must_lie_in_one_place(tmp_path: Path) -> None:
+    for role, contrast in (("target", "t2"), ("reference", "t1")):
+        shutil.copytree(study_folder() / contrast, tmp_path / role)
+    for path in (tmp_path / "reference").iterdir():
+        dataset = pydicom.dcmread(path)
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x, y, float(z) + 5]
+        dataset.save_as(path)
+    with pytest.raises(ExportError, match="target and reference have one shape but not one place"):
+        read_slices(tmp_path)

@@ -175,6 +175,8 @@ def main() -> None:
         smaller = replace(short, batch_size=batch_size)
         assert wait(in_child(lambda n=name, s=smaller: fit(s, folder / n, machine, progress=False))) == 0
     on_two_processes(short, machine, folder / "two")
+    if settings.objective == "eq6":
+        on_two_processes(replace(short, objective="l1", steps=2, validate_every=2), machine, folder / "headless")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from minet_sdk.errors import TrainingError
-from minet_sdk.kspace import degrade_complex, zero_filled
+from minet_sdk.kspace import bicubic, degrade_complex, interpolate, zero_filled
 from minet_sdk.training.evaluation import BASELINE, Restore, as_json, evaluate, gain, interpolations, markdown, summary
 from minet_sdk.training.evaluation_sets import TestVolume, volumes_of
 from minet_sdk.training.pairs import Pair, PairSource
@@ -68,7 +68,7 @@ class Endless(Measured):
 
 def halfway(volume: TestVolume) -> npt.NDArray[np.float32]:
     """A method whose error is half of that of zero-filled k-space."""
-    filled = np.stack([zero_filled(np.abs(low), SCALE) for low in volume.low])
+    filled = np.stack([zero_filled(low, SCALE) for low in volume.low])
     return (0.5 * (filled + volume.truth)).astype(np.float32)
 
 
@@ -103,6 +103,40 @@ def test_volumes_are_whole_cropped_and_degraded_as_they_are() -> None:
     assert volumes[0].low.dtype == np.complex64
     pair = Measured().pair(1, np.random.default_rng())
     np.testing.assert_allclose(volumes[0].low[1], degrade_complex(pair.target[:16, :16], SCALE), rtol=1e-6)
+
+
+class Phased(Endless):
+    """Slices with a phase that varies, of one coil or of two."""
+
+    def __init__(self, coils: int) -> None:
+        self.coils = coils
+
+    def pair(self, index: int, rng: np.random.Generator) -> Pair:
+        rows, columns = np.mgrid[-1:1:16j, -1:1:16j]
+        image = 1 + rng.random((16, 16))
+        coils = np.stack([np.exp(2j * (1 + coil) * (rows + columns**2)) for coil in range(2)]) * image
+        return Pair(image.astype(np.float32), (coils if self.coils == 2 else coils[0]).astype(np.complex64))
+
+
+def test_zero_filled_is_the_complex_image_and_bicubic_its_magnitude() -> None:
+    volume = next(volumes_of(Phased(1), SCALE, 1))
+    restored = {name: restore(volume) for name, restore in interpolations(SCALE).items()}
+    assert np.iscomplexobj(volume.low)
+    np.testing.assert_array_equal(restored[BASELINE][0], zero_filled(volume.low[0], SCALE))
+    np.testing.assert_array_equal(restored["bicubic"][0], bicubic(np.abs(volume.low[0]), SCALE))
+    of_magnitude = zero_filled(np.abs(volume.low[0]), SCALE)
+    errors = [float(np.square(image - volume.truth[0]).mean()) for image in (restored[BASELINE][0], of_magnitude)]
+    assert errors[0] < errors[1]
+
+
+def test_zero_filled_coils_are_combined_last() -> None:
+    volume = next(volumes_of(Phased(2), SCALE, 1))
+    coils = Phased(2).pair(0, np.random.default_rng((2, 0, 0))).target
+    filled = [np.abs(interpolate(degrade_complex(coil, SCALE), SCALE)) for coil in coils]
+    assert not np.iscomplexobj(volume.low)
+    restored = interpolations(SCALE)[BASELINE](volume)[0]
+    np.testing.assert_allclose(restored, np.hypot(*filled), rtol=1e-5)
+    assert not np.allclose(restored, zero_filled(volume.low[0], SCALE), rtol=1e-2)
 
 
 def test_synthetic_slices_are_volumes_of_their_own_and_always_the_same() -> None:

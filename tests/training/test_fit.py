@@ -2,7 +2,9 @@
 
 import csv
 import json
+import math
 import re
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,24 +12,28 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 
 from minet_sdk.bundle import models_folder
 from minet_sdk.errors import TrainingError
+from minet_sdk.training import preparing
 from minet_sdk.training.checkpoint import load_checkpoint, save_checkpoint
 from minet_sdk.training.config import MinetConfig
 from minet_sdk.training.edsr import EdsrConfig
 from minet_sdk.training.fit import fit
 from minet_sdk.training.folder import RunFolder
 from minet_sdk.training.loading import Batch, WholeSlices
+from minet_sdk.training.lyu import LyuConfig
 from minet_sdk.training.module import RestorationModule
 from minet_sdk.training.network import build
 from minet_sdk.training.objectives import make_objective
-from minet_sdk.training.pairs import open_source
-from minet_sdk.training.preparing import prepare
+from minet_sdk.training.pairs import PairSource, open_source
+from minet_sdk.training.preparing import leaves_parameters, prepare
 from minet_sdk.training.saving import SaveBest
 from minet_sdk.training.settings import Machine, TrainingSettings
 from minet_sdk.training.step_time import StepTime, measure_step
 from minet_sdk.training.warm_start import initialise
+from minet_sdk.training.zeng import ZengConfig
 
 CONTRAST = {"contrast": {"size": 48, "noise": [0.001, 0.002]}}
 
@@ -214,12 +220,87 @@ def test_mixed_precision_trains_in_it(machine: Machine, tmp_path: Path) -> None:
 def test_a_diverged_run_ends_with_one_line(machine: Machine, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf) after \d+ steps: the run has diverged; lower"):
         fit(
-            replace(SHORT, learning_rate=1e30, clip_norm=0, warm_up=0, steps=4),
+            replace(SHORT, learning_rate=1e30, clip_norm=0, warm_up=0, steps=4, validate_every=4),
             tmp_path / "run",
             machine,
             progress=False,
         )
     assert not (tmp_path / "run" / "finished.json").exists()
+
+
+def test_a_network_that_is_no_number_is_not_saved(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of the last step is finite, the weights that it makes are not, and a validation follows at once."""
+    clip = RestorationModule.on_before_optimizer_step
+
+    def spoil(self: RestorationModule, optimizer: torch.optim.Optimizer) -> None:
+        if self.trainer.fit_loop.total_batch_idx == SHORT.steps - 1:
+            gradient = next(self.network.parameters()).grad
+            assert gradient is not None
+            gradient.fill_(math.nan)
+        clip(self, optimizer)
+
+    monkeypatch.setattr(RestorationModule, "on_before_optimizer_step", spoil)
+    with pytest.raises(TrainingError, match="the validation gain is nan dB after 2 steps: the run has diverged; lower"):
+        fit(SHORT, tmp_path / "run", machine, progress=False)
+    best = load_checkpoint(tmp_path / "run" / "best.safetensors")
+    assert best.record["selected_step"] == 1
+    assert all(torch.isfinite(weight).all() for weight in best.model.parameters())
+    assert [point["step"] for point in state(tmp_path / "run")["callbacks"]["SaveBest"]["curve"]] == [1]
+    assert not (tmp_path / "run" / "finished.json").exists()
+
+
+def test_a_gain_that_is_not_finite_is_the_lowest() -> None:
+    saver = SaveBest(RunFolder(Path()), {})
+    saver.curve = [{"gain_db": gain} for gain in (1.0, 2.0, 2.0, math.nan, math.inf)]
+    assert saver.best is saver.curve[2]
+
+
+def test_a_run_killed_between_its_last_save_and_its_end_trains_no_further(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps that change nothing: the second validation is no better than the first."""
+    settings = replace(SHORT, steps=6, learning_rate=1e-12, patience=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(SaveBest, "on_fit_end", Callback.on_fit_end)
+        fit(settings, tmp_path / "run", machine, progress=False)
+    before = state(tmp_path / "run")["callbacks"]["SaveBest"]["curve"]
+    assert not (tmp_path / "run" / "finished.json").exists()
+    fit(settings, tmp_path / "run", machine, resume="yes", progress=False)
+    finished = json.loads((tmp_path / "run" / "finished.json").read_text())
+    assert len(before) < 6
+    assert (finished["steps"], finished["stopped_early"]) == (before[-1]["step"], True)
+    assert state(tmp_path / "run")["callbacks"]["SaveBest"]["curve"] == before
+
+
+def test_what_this_machine_cannot_do_is_refused_before_training(machine: Machine, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="precision is 16-mixed, which only a GPU trains in; choose bf16-mixed"):
+        fit(replace(SHORT, precision="16-mixed"), tmp_path / "run", machine, progress=False)
+    with pytest.raises(TrainingError, match="validation has 1 of the slices that 2 devices need"):
+        fit(SHORT, tmp_path / "run", replace(machine, devices=2), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("objective", ["eq6", "l1", "mse"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        SETTINGS.network,
+        replace(SETTINGS.network, reference=False),
+        replace(SETTINGS.network, attention=False),
+        EdsrConfig(blocks=1, channels=8),
+        ZengConfig(depth=2, guided_depth=2, channels=8),
+        LyuConfig(encoder_blocks=1, decoder_blocks=1, channels=8),
+    ],
+)
+def test_parameters_that_a_step_leaves_are_known(network: Any, objective: str) -> None:
+    """Data parallel training must look for them: without that it ends at the second step."""
+    module = RestorationModule(build(network), make_objective(objective), replace(SETTINGS, network=network))
+    batch = Batch(torch.rand(1, 1, 16, 16), torch.rand(1, 1, 32, 32), torch.rand(1, 1, 32, 32))
+    module.generator_losses(module.restore(batch), batch)["loss"].backward()
+    left = [name for name, parameter in module.network.named_parameters() if parameter.grad is None]
+    assert leaves_parameters(module) == bool(left)
 
 
 def test_run_and_resume_need_the_right_folder(run: Path, machine: Machine, tmp_path: Path) -> None:
@@ -240,6 +321,43 @@ def test_resuming_with_other_settings_is_refused(run: Path, machine: Machine) ->
     other = replace(SETTINGS, seed=4, network=replace(SETTINGS.network, scale=4))
     with pytest.raises(TrainingError, match=r"other settings: network\.scale was 2, is now 4; seed was 3, is now 4"):
         fit(other, run, machine, resume="yes", progress=False)
+
+
+def test_files_may_move_but_not_change(
+    run: Path, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Synthetic data stand for data that have a cache and a file of splits."""
+
+    def synthetic(kind: str, path: Path, split: Any, options: Any) -> PairSource:
+        return open_source("synthetic", path, split, CONTRAST)
+
+    def settings(place: str) -> TrainingSettings:
+        folder = tmp_path / place
+        options = {**CONTRAST, "splits": str(folder / "splits.csv"), "cache": str(folder / "cache")}
+        network = str(folder / "network.safetensors")
+        return replace(SHORT, data_options=options, initialise=network, teacher=network, teacher_weight=0.1)
+
+    monkeypatch.setattr(preparing, "open_source", synthetic)
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    shutil.copy(run / "best.safetensors", old / "network.safetensors")
+    (old / "splits.csv").write_text("subject,split\n")
+    best = fit(settings("old"), tmp_path / "run", machine, progress=False)
+    (tmp_path / "run" / "finished.json").unlink()
+    shutil.move(old, new)
+    for _ in range(2):
+        assert fit(settings("new"), tmp_path / "run", machine, resume="yes", progress=False) == best
+    record = state(tmp_path / "run")["callbacks"]["SaveBest"]["record"]
+    assert record["settings"] == json.loads((tmp_path / "run" / "settings.json").read_text())
+    (new / "splits.csv").write_text("subject,split\na,test\n")
+    with pytest.raises(
+        TrainingError, match=r"splits is .*new.splits\.csv .*not the file that the run was started with"
+    ):
+        fit(settings("new"), tmp_path / "run", machine, resume="yes", progress=False)
+    (new / "splits.csv").write_text("subject,split\n")
+    save_checkpoint(new / "network.safetensors", build(SETTINGS.network, seed=9), {})
+    with pytest.raises(TrainingError, match=r"initialise is .*network\.safetensors .*not the file that the run was"):
+        fit(settings("new"), tmp_path / "run", machine, resume="yes", progress=False)
 
 
 def test_a_folder_of_an_older_version_is_refused(machine: Machine, tmp_path: Path) -> None:
@@ -277,9 +395,18 @@ def test_a_resumed_run_still_says_what_it_started_from(run: Path, machine: Machi
     assert saved["record"]["settings"]["steps"] == 2
     started = prepare(settings, machine, fresh=False)
     assert "initialised" not in started.record
-    saver = SaveBest(RunFolder(tmp_path), started.record)
-    saver.load_state_dict(saved)
-    assert saver.record["initialised"]["file"] == "best.safetensors"
+    first = {"command": "minet-sdk train", "commit": "first"}
+    saved["record"] |= first
+    for times in (1, 2):
+        saver = SaveBest(RunFolder(tmp_path), {**started.record, "command": f"minet-sdk train --resume, {times}"})
+        saver.load_state_dict(saved)
+        saved = saver.state_dict()
+        assert saver.record["initialised"]["file"] == "best.safetensors"
+        assert first.items() <= saver.record.items()
+        assert [resumed["command"] for resumed in saver.record["resumed"]] == [
+            f"minet-sdk train --resume, {number}" for number in range(1, times + 1)
+        ]
+        assert saver.record["resumed"][-1]["commit"] == started.record["commit"]
 
 
 def test_the_user_is_told_what_did_not_fit(

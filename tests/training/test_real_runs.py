@@ -91,6 +91,11 @@ def test_nothing_is_left_of_the_kills(objective: str, runs: Runs) -> None:
     assert not finished["stopped_early"]
 
 
+def test_two_processes_train_a_network_whose_reference_head_no_objective_sees(runs: Runs) -> None:
+    """Without looking for parameters that have no gradient, the second step is one too many."""
+    assert json.loads((runs("eq6") / "headless" / "finished.json").read_text())["steps"] == 2
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_two_processes_do_what_one_does(objective: str, runs: Runs) -> None:
     """The same batch on two devices as on one; the half batch, which two strangers would see, gives something else."""
