@@ -115,9 +115,9 @@ def run_files(
         FileFormatError: a file is not what its name says.
         InputError: the files do not go together, or the output exists, is an input or cannot be written.
     """
-    _refuse_inputs(output, [target, *([] if reference is None else [reference])])
     if output.exists() and not overwrite:
         raise InputError(f"{output} exists: give another output, or --overwrite")
+    _refuse_inputs(output, [target, *([] if reference is None else [reference])])
     started = time.perf_counter()
     low = read_volume(target)
     check_output(output, has_grid=low.grid is not None)
@@ -242,7 +242,7 @@ def _restore_series(
 ) -> RunSummary:
     if is_volume_file(output):
         raise InputError(f"{output}: the output of DICOM series is a folder; give another name")
-    _refuse_inputs(output, [*target.files, *(() if reference is None else reference.files)])
+    _refuse_inputs(output, [*target.paths, *(() if reference is None else reference.paths)])
     refuse_occupied(output, overwrite=overwrite)
     low = ordered_grid(target)[0]
     guide = None if reference is None else ordered_grid(reference)[0]

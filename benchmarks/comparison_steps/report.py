@@ -64,7 +64,7 @@ def _of_set(results: Results) -> dict[str, Any]:
     def over(ours: str, what: str, rivals: tuple[str, ...]) -> None:
         there = [row for row in rivals if row in results and row != ours]
         if ours in results and there:
-            best = max(there, key=lambda row: _mean_psnr(results, row))
+            best = _best(results, there)
             summary["over"].setdefault(ours, {})[what] = {
                 "rival": best,
                 "gain_db": as_json(_difference(results, ours, best)),
@@ -107,8 +107,24 @@ def _mean(rows: list[Row], measure: str) -> float:
     return float(np.mean([getattr(row.measures, measure) for row in rows]))
 
 
-def _mean_psnr(results: Results, name: str) -> float:
-    return float(np.mean([_mean(rows[name], "psnr") for rows in results[name]]))
+def _best(results: Results, rows: list[str]) -> str:
+    """The row of the highest PSNR, two at a time on the volumes that both have; rows of many volumes come first."""
+    first, *others = sorted(rows, key=lambda row: -len(_volumes(results, row)))
+    for other in others:
+        shared = _volumes(results, first) & _volumes(results, other)
+        if _mean_psnr(results, other, shared) > _mean_psnr(results, first, shared):
+            first = other
+    return first
+
+
+def _volumes(results: Results, name: str) -> set[tuple[str, str]]:
+    """By subject and name, those that a row was tested on."""
+    return {(row.subject, row.volume) for row in results[name][0][name]}
+
+
+def _mean_psnr(results: Results, name: str, volumes: set[tuple[str, str]]) -> float:
+    chosen = [[row for row in rows[name] if (row.subject, row.volume) in volumes] for rows in results[name]]
+    return float(np.mean([_mean(rows, "psnr") for rows in chosen]))
 
 
 def _difference(results: Results, ours: str, theirs: str, shown: str = "") -> Difference:

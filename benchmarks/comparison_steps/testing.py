@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from comparison_steps.plan import Run
+from comparison_steps.plan import Run, runs
 from comparison_steps.sets import SHOWN, MakeVolumes
 from minet_sdk import Runtime, __version__
 from minet_sdk.atomic import replacing
@@ -20,6 +20,7 @@ from minet_sdk.measures import Measures
 from minet_sdk.training.checkpoint import load_checkpoint
 from minet_sdk.training.cost import cost
 from minet_sdk.training.evaluation import Restore, Row, Rows, evaluate, interpolations, with_runtime
+from minet_sdk.training.folder import FINISHED
 from minet_sdk.training.methods import METHODS
 from minet_sdk.training.smore import SmoreSettings, restore_by_self_training
 
@@ -58,7 +59,8 @@ def trained(run: Run, work: Path) -> Network:
 def bundled() -> list[Network]:
     """The models that ship, and those of `benchmarks/checkpoints` that tell what their parts are worth.
 
-    These are `small`, which shipped before `deep`, and its twin without reference.
+    These are `small`, which shipped before `deep`, and the twin of `deep` without reference: begun with its weights and
+    trained on alone, so that it has seen as much.
     """
     found: list[Network] = []
     for folder in sorted(models_folder().iterdir()):
@@ -92,12 +94,47 @@ def test_network(network: Network, sets: Mapping[str, MakeVolumes], output: Path
         "gmac_320": round(spent.giga, 2),
         "steps": record["settings"].get("steps", record["selected_step"]),
         "selected_step": record["selected_step"],
-        "training_seconds": record["curve"][-1]["seconds"],
+        **_training_seconds(network.checkpoint, record),
         "sha256": sha256(network.checkpoint),
         "commit": record["commit"],
         "backend": backend,
     }
     _write(network, about, results, output)
+
+
+def _training_seconds(checkpoint: Path, record: Mapping[str, Any]) -> dict[str, float]:
+    """Of the whole run, as are its steps; a record alone tells them if the last validation is the selected one."""
+    finished = checkpoint.with_name(FINISHED)
+    if finished.is_file():
+        return {"training_seconds": json.loads(finished.read_text())["seconds"]}
+    last = record["curve"][-1]
+    whole = record["settings"].get("steps", record["selected_step"]) == record["selected_step"]
+    return {"training_seconds": last["seconds"]} if whole else {}
+
+
+def update_training_seconds(work: Path, output: Path) -> dict[str, tuple[float, float]]:
+    """Bring the seconds of results that were written before up to those of the whole runs.
+
+    Args:
+        work: folder of the runs' folders; a result whose run is not there, or is another, is left as it is.
+        output: folder of the results, one JSON a network.
+
+    Returns:
+        By name of the result: the seconds that it told, and those that it tells now.
+    """
+    changed: dict[str, tuple[float, float]] = {}
+    for run in runs():
+        network, path = trained(run, work), output / f"{run.name}.json"
+        finished = network.checkpoint.with_name(FINISHED)
+        if not (path.is_file() and finished.is_file() and network.checkpoint.is_file()):
+            continue
+        report = json.loads(path.read_text())
+        before, now = report["about"]["training_seconds"], json.loads(finished.read_text())["seconds"]
+        if before != now and report["about"]["sha256"] == sha256(network.checkpoint):
+            report["about"]["training_seconds"] = now
+            _write_json(path, report)
+            changed[run.name] = before, now
+    return changed
 
 
 def test_untrained(scale: int, sets: Mapping[str, MakeVolumes], output: Path) -> None:
@@ -191,8 +228,12 @@ def _write(network: Network, about: Mapping[str, Any], results: Mapping[str, Any
         "results": dict(results),
     }
     output.mkdir(parents=True, exist_ok=True)
-    with replacing(output / f"{network.name}.json") as temporary:
-        temporary.write_text(json.dumps(rounded(report)) + "\n", encoding="utf-8")
+    _write_json(output / f"{network.name}.json", report)
+
+
+def _write_json(path: Path, report: Mapping[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(rounded(dict(report))) + "\n", encoding="utf-8")
 
 
 def rounded(data: Any) -> Any:

@@ -57,6 +57,7 @@ def tested(
     told = {"settings": {"steps": 7}, "selected_step": 7, "curve": [{"seconds": 60.0}], "commit": "none"}
     checkpoint = tmp_path_factory.mktemp("trained") / "best.safetensors"
     save_checkpoint(checkpoint, made.model, {**made.record, **told})
+    checkpoint.with_name("finished.json").write_text(json.dumps({"seconds": 90.0}))
     testing.test_untrained(2, sets, output)
     testing.test_network(testing.Network("minet", 2, 0, checkpoint), sets, output)
     testing.test_network(testing.Network("minet", 2, 1, checkpoint, bundle.location), sets, output)
@@ -80,6 +81,61 @@ def test_gains_are_those_of_the_slices(modules: Callable[[str], Any], tested: Pa
     assert gain["by_subject"]["second"] == pytest.approx(np.mean(decibels[SLICES:]), abs=1e-3)
     assert found["zero-filled"]["off"]["gain_db"]["mean"] == 0
     assert (found["minet"]["seeds"], found["minet"]["volumes"], found["minet"]["slices"]) == (2, 16, 16)
+
+
+def test_training_seconds_are_those_of_the_whole_run(
+    modules: Callable[[str], Any], tested: Path, tmp_path: Path
+) -> None:
+    """The curve of the record ends, after 60 seconds, with the validation that was selected."""
+    assert json.loads((tested / "minet-x2-seed0.json").read_text())["about"]["training_seconds"] == 90
+    testing = modules("comparison_steps.testing")
+    for name in ("minet-x2-seed0", "zeng-x2-seed0"):
+        (tmp_path / "work" / name).mkdir(parents=True)
+        best = tmp_path / "work" / name / "best.safetensors"
+        best.write_bytes(name.encode())
+        best.with_name("finished.json").write_text(json.dumps({"seconds": 630.6}))
+        of = best if name.startswith("minet") else tested / "minet-x2-seed0.json"  # another run's
+        told = {"row": "of it", "about": {"training_seconds": 270.8, "sha256": testing.sha256(of)}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(told) + "\n")
+    before = (tmp_path / "zeng-x2-seed0.json").read_bytes()
+    assert testing.update_training_seconds(tmp_path / "work", tmp_path) == {"minet-x2-seed0": (270.8, 630.6)}
+    changed = (tmp_path / "minet-x2-seed0.json").read_text()
+    assert json.loads(changed)["about"]["training_seconds"] == 630.6
+    assert changed.startswith('{"row": "of it", "about": {"training_seconds": 630.6, "sha256"')
+    assert (tmp_path / "zeng-x2-seed0.json").read_bytes() == before
+    assert testing.update_training_seconds(tmp_path / "work", tmp_path) == {}
+
+
+def test_rivals_are_compared_on_the_slices_that_both_restored(modules: Callable[[str], Any], tmp_path: Path) -> None:
+    """SMORE restores the easy slice alone, and worse than EDSR does."""
+    sets = modules("comparison_steps.sets")
+    measured = {
+        "zero-filled": (20.0, 10.0, 10.0),
+        "edsr": (30.0, 20.0, 20.0),
+        "smore-2d": (29.0,),
+        "minet": (31.0, 21.0, 21.0),
+    }
+    for row, found in measured.items():
+        of_set = [
+            {
+                "volume": f"{number}",
+                "subject": "a",
+                "psnr": psnr,
+                "ssim": 0.5,
+                "nmse": 0.1,
+                "errors": [10 ** (-psnr / 10)],
+            }
+            for number, psnr in enumerate(found)
+        ]
+        result = {"row": row, "scale": 2, "seed": 0, "about": {}, "results": {sets.CLINICAL: {row: of_set}}}
+        (tmp_path / f"{row}-x2-seed0.json").write_text(json.dumps(result))
+    results = modules("comparison_steps.report").summarise(tmp_path)
+    over = results["x2"]["sets"][sets.CLINICAL]["over"]["minet"]["best single-contrast method"]
+    assert (over["rival"], over["gain_db"]["mean"]) == ("edsr", 1)
+    lines = modules("comparison_table").details({"missing": [], "results": {"x2": results["x2"]}}).splitlines()
+    cells = {line.split("|")[1].strip(): line for line in lines if "dB, " in line}
+    assert "29.00 dB, 0.500, +9.00 (1 of 3 slices)" in cells["SMORE-2D (adapted)"]
+    assert "slices" not in cells["EDSR"]
 
 
 def test_the_best_rival_is_found(modules: Callable[[str], Any], tested: Path) -> None:
