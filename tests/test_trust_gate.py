@@ -12,6 +12,7 @@ from minet_sdk import slices as slices_module
 from minet_sdk.errors import BackendError
 from minet_sdk.kspace import degrade
 from minet_sdk.pipeline import INTERPOLATED, UNGUIDED, restore_volume
+from minet_sdk.slices import Inferred, ReadySlice
 from minet_sdk.volume import Grid, Volume
 
 Array = NDArray[np.float32]
@@ -128,12 +129,23 @@ def test_slices_that_the_reference_does_not_cover_are_restored_without_it(
         assert [(one.slice, one.method) for one in result.fallbacks] == [(1, UNGUIDED)]
         assert result.fallbacks[0].reason == "the reference covers 0% of this slice"
 
-        def failing(*inputs: object) -> None:
-            raise BackendError("out of memory")
+        infer, failed = runtime.infer, iter((False, True))
+
+        def failing(ready: ReadySlice) -> Inferred:
+            if next(failed):
+                raise BackendError("out of memory")
+            return infer(ready)
 
         monkeypatch.setattr(runtime, "infer", failing)
         result = restore_volume(runtime, target, first)
-        assert [(one.method, one.reason) for one in result.fallbacks] == [(INTERPOLATED, "out of memory")] * 2
+        assert [(one.slice, one.method, one.reason) for one in result.fallbacks] == [(1, INTERPOLATED, "out of memory")]
+        monkeypatch.setattr(runtime, "infer", failing_always)
+        with pytest.raises(BackendError, match="restored none of the slices: out of memory"):
+            restore_volume(runtime, target, first)
+
+
+def failing_always(ready: ReadySlice) -> Inferred:
+    raise BackendError("out of memory")
 
 
 def _trust(runtime: Runtime, target: Array, reference: Array) -> str:
