@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from minet_sdk.bundle import Graph, Precision
-from minet_sdk.export.integration import IntegrationNode
+from minet_sdk.export.integration import IntegrationNode, becomes_nodes
 from minet_sdk.export.precision import DTYPES, cast_weights
 from minet_sdk.training.layers import ChannelSpatialAttention, PhaseFolding, SincDownsampler, SincUpsampler
 from minet_sdk.training.model import MINet
@@ -40,7 +40,7 @@ class FoldingNode(PhaseFolding):
 
     def stacked(self, image: Tensor) -> Tensor:
         """(N, C, factor * H, factor * W) -> (N, factor^2 * C, H, W)."""
-        if not torch.compiler.is_exporting():
+        if not becomes_nodes():
             return torch.cat(super().forward(image), dim=1)
         batch, channels, height, width = image.shape
         shape = (batch, channels * self.factor**2, height // self.factor, width // self.factor)
@@ -53,7 +53,7 @@ class FoldingNode(PhaseFolding):
 
     def unfold(self, phases: list[Tensor]) -> Tensor:
         """Like `PhaseFolding.unfold`."""
-        if not torch.compiler.is_exporting():
+        if not becomes_nodes():
             return super().unfold(phases)
         batch, channels, height, width = phases[0].shape
         attributes: dict[str, Any] = {"blocksize": self.factor, "mode": "DCR"}

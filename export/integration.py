@@ -18,6 +18,14 @@ from minet_sdk.kernels.reference import Affinity
 from minet_sdk.training.integration import MultiStageIntegration
 
 
+def becomes_nodes() -> bool:
+    """Whether the code that asks is being exported, and not run or compiled.
+
+    Up to version 2.11, PyTorch's `is_exporting` is True for what `torch.compile` traces as well.
+    """
+    return torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+
+
 class IntegrationNode(nn.Module):
     """`MultiStageIntegration` over features stacked along the channels; one node wherever it is exported."""
 
@@ -35,7 +43,7 @@ class IntegrationNode(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, M * C, H, W) -> (N, M * C, H, W), reference stages first."""
-        if not torch.compiler.is_exporting():
+        if not becomes_nodes():
             stages = features.unflatten(1, (self.attributes["stages"], -1))
             return self.integration(stages).flatten(1, 2)
         return torch.onnx.ops.symbolic(

@@ -5,6 +5,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minet_sdk.backends.base import Array, Runner, RunnerOptions
 from minet_sdk.bundle import Bundle, bare_bundle
 from minet_sdk.engines import cache_folder
@@ -45,14 +47,22 @@ class OnnxRuntimeRunner(Runner):
     def _encode_impl(self, reference: Array) -> Any:
         if self._bare:
             return reference
-        return self._run("reference", {"reference": reference})
+        # They stay where they were computed: through the host, they would cost a GPU more than all of its work.
+        return self._run("reference", {"reference": reference}, self._device_type)
 
     def _restore_impl(self, target: Array, features: Any) -> Array:
         if features is None:
-            return self._run("model", {"target": target})
-        if self._bare:
-            return self._run("model", {"target": target, "reference": features})
-        return self._run("target", {"target": target, "reference_features": features})
+            restored = self._run("model", {"target": target})
+        elif self._bare:
+            restored = self._run("model", {"target": target, "reference": features})
+        else:
+            restored = self._run("target", {"target": target, "reference_features": features})
+        return restored.numpy()
+
+    @property
+    def _device_type(self) -> str:
+        """Where the provider computes, by ONNX Runtime's name."""
+        return "cpu" if self.provider == CPU else "cuda"
 
     @property
     def version(self) -> str:
@@ -110,9 +120,21 @@ class OnnxRuntimeRunner(Runner):
             raise BackendError(f"onnxruntime was asked for {self.provider} and put {listed} in {path.name}")
         return dict(nodes)
 
-    def _run(self, graph: str, inputs: dict[str, Array]) -> Any:
+    def _run(self, graph: str, inputs: dict[str, Any], where: str = "cpu") -> Any:
+        """The graph's one output as an OrtValue in the memory of ``where``; inputs are arrays or OrtValues."""
+        session = self._sessions[graph]
         try:
-            return self._sessions[graph].run(None, inputs)[0]
+            binding = session.io_binding()
+            for name, value in inputs.items():
+                if isinstance(value, np.ndarray):
+                    binding.bind_cpu_input(name, np.ascontiguousarray(value))
+                else:
+                    binding.bind_ortvalue_input(name, value)
+            binding.bind_output(session.get_outputs()[0].name, where, 0 if where == "cpu" else self.options.device)
+            binding.synchronize_inputs()
+            session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+            return binding.get_outputs()[0]
         except Exception as error:
             raise BackendError(f"onnxruntime failed in {graph}.onnx: {first_line(error)}") from error
 

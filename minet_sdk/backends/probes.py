@@ -1,8 +1,10 @@
 """Why an engine cannot run here, in one line each: package, conflict, driver, device; cheapest question first."""
 
+import functools
 import importlib
 import importlib.util
 from importlib import metadata
+from typing import Any
 
 from minet_sdk.backends import BackendSpec
 from minet_sdk.backends.base import RunnerOptions
@@ -14,6 +16,15 @@ from minet_sdk.gpus import lacks_precision
 _LAYER_MODULES = {"cuda-core": "cuda.core", "pycuda": "pycuda"}
 _CPU_PROVIDER = "CPUExecutionProvider"
 _CUDA_MAJORS = (12, 13, 14)
+
+_RELU = (
+    b'\x08\x08:3\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
+)
+"""An ONNX model of one node, y = Relu(x), one float32 each."""
+
+_SILENT = 4
+"""Of ONNX Runtime's log: what fails is told by this SDK, in one line."""
 
 
 def onnxruntime(spec: BackendSpec, options: RunnerOptions, precision: Precision | None) -> str:
@@ -34,7 +45,27 @@ def onnxruntime(spec: BackendSpec, options: RunnerOptions, precision: Precision 
         )
     if spec.provider == _CPU_PROVIDER:
         return ""
-    return device_problem(probe(), options, precision)
+    return device_problem(probe(), options, precision) or lacks_libraries(spec.package, spec.provider)
+
+
+@functools.cache
+def lacks_libraries(package: str, provider: str) -> str:
+    """Why a provider that ONNX Runtime lists does not start; empty if it does.
+
+    It lists what it was built with. Whether cuDNN or TensorRT are there too shows only when a session asks for them:
+    one that finds them missing runs somewhere else.
+    """
+    ort: Any = importlib.import_module(package)
+    options = ort.SessionOptions()
+    options.log_severity_level = _SILENT
+    try:
+        started = ort.InferenceSession(_RELU, options, providers=[provider]).get_providers()
+    except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        return f"{provider} does not start: {first_line(error)}"
+    if provider in started:
+        return ""
+    libraries = "TensorRT's libraries" if "Tensorrt" in provider else "CUDA's libraries or cuDNN"
+    return f"this onnxruntime has {provider}, but {libraries} of the version it was built for are not found"
 
 
 def openvino(spec: BackendSpec, options: RunnerOptions, precision: Precision | None) -> str:

@@ -103,3 +103,23 @@ def test_a_damaged_graph_is_named(tmp_path: Path) -> None:
     (tmp_path / "other.onnx").write_bytes(b"\x00\x01 no protobuf")
     with pytest.raises(BundleError, match=r"other\.onnx cannot be loaded by onnxruntime"):
         OnnxRuntimeRunner(CPU, ("fp32",), RunnerOptions()).activate(tmp_path / "other.onnx")
+
+
+def test_features_stay_where_they_were_computed(small_bundle: Path) -> None:
+    """As a value of the engine's own memory, which a GPU would otherwise give to the host and take back."""
+    runner = OnnxRuntimeRunner(CPU, ("fp32",), RunnerOptions(threads=1))
+    runner.activate(open_bundle(small_bundle))
+    rng = np.random.default_rng(0)
+    target, reference = (rng.random((1, 1, side, side), np.float32) for side in (24, 48))
+    features = runner.encode(reference)
+    assert isinstance(features, onnxruntime.OrtValue)
+    assert features.device_name() == "cpu"
+    restored = runner.restore(target, features)
+    assert restored.shape == reference.shape
+    # What a caller passes on need not be contiguous, and results are the caller's own.
+    assert np.array_equal(runner.restore(np.asfortranarray(target), features), restored)
+    restored[:] = 0
+    assert np.array_equal(
+        runner.restore(target, runner.encode(reference[..., ::-1][..., ::-1])), runner.restore(target, features)
+    )
+    runner.deactivate()

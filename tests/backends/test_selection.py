@@ -4,7 +4,7 @@ import importlib
 import subprocess
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +33,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Callable[[Driver], None]:
 
 
 @pytest.fixture
-def packages(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def packages(monkeypatch: pytest.MonkeyPatch) -> Generator[Callable[..., None]]:
     """Say which modules exist; what is imported then is what was given, or fails with the error that was given."""
 
     def install(**modules: Any) -> None:
@@ -45,14 +45,25 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 raise found[name]
             return found[name] if name in found else really(name)
 
+        probes.lacks_libraries.cache_clear()
         monkeypatch.setattr(probes, "_exists", found.__contains__)
         monkeypatch.setattr(probes.importlib, "import_module", load)
 
-    return install
+    yield install
+    probes.lacks_libraries.cache_clear()
 
 
-def onnxruntime_with(*providers: str) -> types.SimpleNamespace:
-    return types.SimpleNamespace(get_available_providers=lambda: list(providers))
+def onnxruntime_with(*providers: str, starting: Sequence[str] | None = None) -> types.SimpleNamespace:
+    """ONNX Runtime built with these providers, of which some find their libraries; all if it is not said."""
+
+    def session(model: bytes, options: object, providers: list[str]) -> types.SimpleNamespace:
+        assert model
+        started = [one for one in providers if starting is None or one in starting]
+        return types.SimpleNamespace(get_providers=lambda: [*started, "CPUExecutionProvider"])
+
+    return types.SimpleNamespace(
+        get_available_providers=lambda: list(providers), SessionOptions=types.SimpleNamespace, InferenceSession=session
+    )
 
 
 def openvino_with(*capabilities: str) -> types.SimpleNamespace:
@@ -164,6 +175,27 @@ def test_a_missing_provider_is_told(packages: Callable[..., None], driver: Calla
     assert availability(spec("onnxruntime-cuda")).available
     reason = availability(spec("onnxruntime-tensorrt")).reason
     assert "no TensorrtExecutionProvider (it has CUDAExecutionProvider, CPUExecutionProvider)" in reason
+
+
+def test_a_provider_without_its_libraries_is_told(
+    packages: Callable[..., None], driver: Callable[[Driver], None]
+) -> None:
+    driver(ADA)
+    built_with = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+    packages(onnxruntime=onnxruntime_with(*built_with, starting=["CUDAExecutionProvider"]))
+    assert availability(spec("onnxruntime-cuda")).available
+    reason = availability(spec("onnxruntime-tensorrt")).reason
+    assert reason.endswith(
+        "TensorrtExecutionProvider, but TensorRT's libraries of the version it was built for are not found"
+    )
+    packages(onnxruntime=onnxruntime_with(*built_with, starting=[]))
+    assert "CUDA's libraries or cuDNN" in availability(spec("onnxruntime-cuda")).reason
+    assert choose("auto", Need(bare=True)).spec.name == "onnxruntime"
+
+
+def test_the_real_onnxruntime_starts_what_it_lists() -> None:
+    assert not probes.lacks_libraries("onnxruntime", "CPUExecutionProvider")
+    assert "NoSuchProvider" in probes.lacks_libraries("onnxruntime", "NoSuchProvider")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8", "fp8"])

@@ -397,8 +397,20 @@ def test_on_a_gpu(dtype: torch.dtype, layout: str) -> None:
         result = torch.ops.minet.integrate(on_gpu, 12, mode, 0.3, gain)
         assert result.stride() == features.stride()
         assert torch.equal(result, torch.ops.minet.integrate(on_gpu, 12, mode, 0.3, gain))
-        expected = reference.integrate(by_stage(features, 12), mode, **settings_of(mode)).reshape(features.shape)
-        assert error(result.cpu(), expected) < ROUNDING[dtype]
+        stages = by_stage(features, 12)
+        expected = reference.integrate(stages, mode, **settings_of(mode)).reshape(features.shape)
+        assert error(result.cpu(), expected) < ROUNDING[dtype] + conditioning(stages, mode)
+
+
+def conditioning(stages: np.ndarray[Any, np.dtype[np.float64]], mode: Affinity) -> float:
+    """What a Gram matrix that is exact but for its rounding to float32 can do to weights: they are exp of its entries.
+
+    Cosines are at most 1, so that theirs is nothing beside `ROUNDING`.
+    """
+    if mode == "cosine":
+        return 0.0
+    flat = stages.reshape(*stages.shape[:2], -1)
+    return float(np.finfo(np.float32).eps * (flat**2).sum(axis=-1).max())
 
 
 @pytest.mark.gpu
