@@ -11,6 +11,7 @@ from typing import Any
 
 from comparison_pictures import draw_gains, draw_restorations
 from comparison_table import card, details, tables
+from gpu_table import networks_table, verdict_table
 from latency_table import draw, latency_table
 
 from minet_sdk.bundle import models_folder
@@ -75,6 +76,8 @@ TABLES: dict[str, tuple[tuple[Path, ...], str, Callable[[dict[str, Any], Path], 
     "formats": ((BUNDLE,), "precision", lambda report, page: formats_table(report)),
     "latency": ((README,), "latency", lambda report, page: latency_table(report)),
     "latency-avx2": ((README,), "latency_avx2", lambda report, page: latency_table(report)),
+    "gpu": ((README,), "gpu_check", lambda report, page: verdict_table(report)),
+    "gpu-networks": ((README,), "gpu_check_networks", lambda report, page: networks_table(report)),
 }
 """By the name of the markers: the pages that have them, the name of the JSON file, and what makes the text."""
 

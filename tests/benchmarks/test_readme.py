@@ -55,7 +55,10 @@ CLINICAL, ICBM, CIT168 = (
 
 
 def test_bundled_models_keep_their_promise(readme: Any) -> None:
-    """Over zero-filled at least 2.5 dB at x4 and 1 dB at x2; better than the best method without reference."""
+    """Over zero-filled at least 2.5 dB at x4 and 1 dB at x2; better than the best method without reference.
+
+    On ICBM at x4 at least 3 dB over zero-filled without k-space consistency, 4 dB with it.
+    """
     results = readme.load("comparison")["results"]
     for scale, least in (("x2", 1.0), ("x4", 2.5)):
         for name in (CLINICAL, ICBM, CIT168):
@@ -64,16 +67,20 @@ def test_bundled_models_keep_their_promise(readme: Any) -> None:
                 assert found["rows"]["bundled-minet"]["soft"]["gain_db"]["mean"] >= least, name
             over = found["over"]["bundled-minet"]["best single-contrast method"]["gain_db"]
             assert over["interval"][0] > 0, name
+    icbm = results["x4"]["sets"][ICBM]["rows"]["bundled-minet"]
+    assert icbm["off"]["gain_db"]["mean"] >= 3
+    assert icbm["soft"]["gain_db"]["mean"] >= 4
 
 
 def test_the_fast_student_keeps_its_promise(readme: Any) -> None:
-    """At x4: four times fewer multiplications than `small`, no more than 0.3 dB less, and 3 dB over zero-filled."""
-    found = readme.load("comparison")["results"]["x4"]
-    about = found["about"]
-    assert about["small"]["gmac_320"] >= 4 * about["bundled-minet-fast"]["gmac_320"]
-    for one in found["sets"].values():
-        assert one["over"]["bundled-minet-fast"]["small"]["gain_db"]["mean"] >= -0.3
-    assert found["sets"][ICBM]["rows"]["bundled-minet-fast"]["off"]["gain_db"]["mean"] >= 3
+    """Four times fewer multiplications than `small`, and no less gain anywhere; 3 dB over zero-filled on ICBM at x4."""
+    results = readme.load("comparison")["results"]
+    for found in results.values():
+        about = found["about"]
+        assert about["small"]["gmac_320"] >= 4 * about["bundled-minet-fast"]["gmac_320"]
+        for one in found["sets"].values():
+            assert one["over"]["bundled-minet-fast"]["small"]["gain_db"]["mean"] >= 0
+    assert results["x4"]["sets"][ICBM]["rows"]["bundled-minet-fast"]["off"]["gain_db"]["mean"] >= 3
 
 
 def test_a_wrong_reference_does_no_harm(readme: Any) -> None:
