@@ -9,7 +9,7 @@ TENSORRT := 10.16.1.11 11.4.0.106
 SOURCES := minet_sdk export kernels training benchmarks tools tests setup.py
 NATIVE := kernels/native/libminet.so
 
-.PHONY: demo test lint types unit system slow sanitize kernels kernels-check bench series quality precision wheel clean
+.PHONY: demo test lint types unit system long slow sanitize kernels kernels-check bench series quality precision wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/minet-sdk demo --output out/demo --overwrite
@@ -34,6 +34,10 @@ unit: $(VENV)/.dev $(VENV)/.tensorrt system $(NATIVE)
 # Debian packages that the tests use, where one is missing.
 system:
 	tools/system_packages.sh
+
+# The other half of the tests' time: engines, exports, training runs, benchmarks.
+long: $(VENV)/.dev $(VENV)/.tensorrt system $(NATIVE)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m 'long and not slow and not gpu'
 
 # Tests that take minutes; run them when you touch what they cover.
 slow: $(VENV)/.dev $(VENV)/.tensorrt

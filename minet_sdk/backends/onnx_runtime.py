@@ -1,7 +1,9 @@
 """ONNX Runtime as an engine, on the CPU, on CUDA or through TensorRT; it never falls back from one unasked."""
 
+import math
 import os
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,19 @@ HEAVY_OPERATORS = frozenset({"Conv", "MatMul", "ConvTranspose", "Gemm"})
 """What must run where it was asked to; shapes and the like may stay on the CPU, where they belong."""
 
 _LOG_ERRORS_ONLY = 3
+
+
+@dataclass(frozen=True)
+class KeptFeatures:
+    """Reference features in the memory of the device that computed them."""
+
+    value: Any
+    """An OrtValue, float32."""
+
+    @property
+    def nbytes(self) -> int:
+        """What they hold."""
+        return math.prod(self.value.shape()) * np.dtype(np.float32).itemsize
 
 
 class OnnxRuntimeRunner(Runner):
@@ -48,7 +63,7 @@ class OnnxRuntimeRunner(Runner):
         if self._bare:
             return reference
         # They stay where they were computed: through the host, they would cost a GPU more than all of its work.
-        return self._run("reference", {"reference": reference}, self._device_type)
+        return KeptFeatures(self._run("reference", {"reference": reference}, self._device_type))
 
     def _restore_impl(self, target: Array, features: Any) -> Array:
         if features is None:
@@ -56,7 +71,7 @@ class OnnxRuntimeRunner(Runner):
         elif self._bare:
             restored = self._run("model", {"target": target, "reference": features})
         else:
-            restored = self._run("target", {"target": target, "reference_features": features})
+            restored = self._run("target", {"target": target, "reference_features": features.value})
         return restored.numpy()
 
     @property

@@ -16,6 +16,8 @@ from minet_sdk.bundle import Bundle
 from minet_sdk.engines import cache_folder
 from minet_sdk.errors import BackendError, InputError
 
+pytestmark = pytest.mark.long
+
 Array = NDArray[np.float32]
 
 

@@ -112,8 +112,9 @@ def test_features_stay_where_they_were_computed(small_bundle: Path) -> None:
     rng = np.random.default_rng(0)
     target, reference = (rng.random((1, 1, side, side), np.float32) for side in (24, 48))
     features = runner.encode(reference)
-    assert isinstance(features, onnxruntime.OrtValue)
-    assert features.device_name() == "cpu"
+    assert isinstance(features.value, onnxruntime.OrtValue)
+    assert features.value.device_name() == "cpu"
+    assert features.nbytes == features.value.numpy().nbytes
     restored = runner.restore(target, features)
     assert restored.shape == reference.shape
     # What a caller passes on need not be contiguous, and results are the caller's own.

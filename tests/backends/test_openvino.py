@@ -25,7 +25,7 @@ from minet_sdk.requirements import require
 from minet_sdk.training.checkpoint import load_checkpoint
 from minet_sdk.training.float64 import in_float64
 
-pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")]
 
 Array = npt.NDArray[np.float32]
 MakeBundle = Callable[..., Bundle]

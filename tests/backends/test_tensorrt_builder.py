@@ -23,6 +23,8 @@ from minet_sdk.export.plugin_graph import rewrite
 from minet_sdk.gpus import Capability, lacks_precision
 from minet_sdk.profiles import Profile, profile_set
 
+pytestmark = pytest.mark.long
+
 trt: Any = pytest.importorskip("tensorrt_rtx", reason="pip install 'minet-sdk[tensorrt-rtx]'")
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

@@ -17,6 +17,8 @@ from minet_sdk.benchmark.table import HEADINGS, rows
 from minet_sdk.errors import InputError
 from minet_sdk.normalisation import Normalisation
 
+pytestmark = pytest.mark.long
+
 PEERS = {"onnxruntime-plain", "openvino-plain", "openvino-default"}
 TORCH = {"torch-eager", "torch-channels-last", "torch-compile"}
 

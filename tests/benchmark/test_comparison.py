@@ -14,6 +14,8 @@ from minet_sdk.benchmark.inputs import Inputs, relative_rms
 from minet_sdk.benchmark.process import Peer, PeerProcess, Place
 from minet_sdk.errors import BackendError
 
+pytestmark = pytest.mark.long
+
 PLANTED = '''
 import os, time
 import numpy as np

@@ -16,6 +16,8 @@ from minet_sdk.kspace import bicubic, degrade, zero_filled
 from minet_sdk.training.checkpoint import load_checkpoint, save_checkpoint
 from minet_sdk.training.evaluation_sets import TestVolume
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 SLICES = 8
 

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_check.py"
 STEPS = ("environment", "kernels", "bandwidth", "operator", "engines", "parity", "latency", "networks", "device_tests")

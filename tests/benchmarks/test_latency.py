@@ -15,6 +15,8 @@ from minet_sdk.benchmark.comparison import ratios
 from minet_sdk.benchmark.distribution import Distribution
 from minet_sdk.errors import InputError
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "benchmarks" / "latency.py"
 PLAIN = {"onnxruntime-plain", "openvino-plain", "openvino-default", "torch-eager", "torch-channels-last"}

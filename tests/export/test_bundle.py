@@ -19,6 +19,8 @@ from minet_sdk.export.validate import Check
 from minet_sdk.training.checkpoint import save_checkpoint
 from minet_sdk.training.model import MINet
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def overflowing(small_network: Callable[..., MINet], tmp_path: Path) -> Path:

@@ -22,6 +22,8 @@ from minet_sdk.export.onnx_from_torch import onnx_from_torch
 from minet_sdk.export.weights import WEIGHTS, SharedWeights
 from minet_sdk.training.model import MINet
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def planned(

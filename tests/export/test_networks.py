@@ -28,6 +28,8 @@ from minet_sdk.training.lyu import LyuConfig
 from minet_sdk.training.network import Network, build, kinds
 from minet_sdk.training.zeng import ZengConfig
 
+pytestmark = pytest.mark.long
+
 Array = NDArray[np.float32]
 Once = Callable[[str, Callable[[Path], object]], Path]
 

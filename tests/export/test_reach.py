@@ -17,6 +17,8 @@ from minet_sdk.training.edsr import EdsrConfig
 from minet_sdk.training.layers import ChannelAttention
 from minet_sdk.training.network import Network, build
 
+pytestmark = pytest.mark.long
+
 CASES: dict[str, Architecture] = {
     "restored grid, x4": EdsrConfig(scale=4, reference=False, blocks=1, channels=4),
     "restored grid, guided, x2": MinetConfig(stages=1, blocks=1, channels=16, integration="reduction", scale=2),

@@ -11,6 +11,8 @@ from minet_sdk.errors import BackendError
 from minet_sdk.kernels import binaries, build
 from minet_sdk.kernels.binaries import Target
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def tools() -> build.Toolchain:

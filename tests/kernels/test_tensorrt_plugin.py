@@ -27,6 +27,8 @@ from minet_sdk.kernels.reference import Affinity, folded_weights, mixing
 from minet_sdk.kernels.tensorrt_plugin import kernel_text, register
 from minet_sdk.requirements import require
 
+pytestmark = pytest.mark.long
+
 VERSIONS = ("10.16.1.11", "11.4.0.106")
 STUBS = Path(__file__).parent / "stub_tensorrt"
 LIBRARIES = {"nvinfer": "infer.c", "nvonnxparser": "parser.c", "nvinfer_plugin": "plugin.c"}

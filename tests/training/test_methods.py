@@ -16,6 +16,8 @@ from minet_sdk.training.network import build
 from minet_sdk.training.objectives import OBJECTIVES, make_objective
 from minet_sdk.training.settings import TrainingSettings
 
+pytestmark = pytest.mark.long
+
 NETWORKS = {name: method for name, method in METHODS.items() if method.trained != "never"}
 RIVALS = ("edsr", "edsr-large", "smore-2d", "zeng", "lyu-mse", "lyu")
 

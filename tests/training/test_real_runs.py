@@ -14,6 +14,8 @@ from torch import Tensor
 
 from minet_sdk.training.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.long
+
 SCRIPT = Path(__file__).with_name("real_runs.py")
 
 Runs = Callable[[str], Path]

@@ -14,6 +14,8 @@ import pytest
 
 from minet_sdk.export.native_program import Code, Kind, Operation, Tensor
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[3]
 NATIVE = ROOT / "kernels" / "native"
 
