@@ -2,7 +2,7 @@
 
 from typing import Any
 
-NOT_MEASURED = "not measured"
+from gpu_steps.report import NOT_MEASURED
 
 
 def verdict_table(report: dict[str, Any]) -> str:

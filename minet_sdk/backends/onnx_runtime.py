@@ -62,7 +62,7 @@ class OnnxRuntimeRunner(Runner):
     def _encode_impl(self, reference: Array) -> Any:
         if self._bare:
             return reference
-        # They stay where they were computed: through the host, they would cost a GPU more than all of its work.
+        # They stay where they were computed: on a GPU, the next graph would have to take them back from the host.
         return KeptFeatures(self._run("reference", {"reference": reference}, self._device_type))
 
     def _restore_impl(self, target: Array, features: Any) -> Array:
