@@ -8,7 +8,7 @@ from pathlib import Path
 from minet_sdk.dicom import Contrast, Scan, Series, contrast_of, load, scan, space_conflict
 from minet_sdk.dicom.contrast import is_derived, is_localizer
 from minet_sdk.dicom.geometry import ordered_grid
-from minet_sdk.dicom.header import read_dataset
+from minet_sdk.dicom.header import Reader
 from minet_sdk.dicom.pair import GUIDES, find_pair
 from minet_sdk.errors import DicomError, TrainingError
 from minet_sdk.training.array_cache import ArrayCache
@@ -97,7 +97,7 @@ def open_pairs(path: Path | None, options: DicomOptions, part: Part) -> VolumePa
         if isinstance(chosen, str):
             notes.append(f"study {number} of {len(studies)} left out: {chosen}")
             continue
-        patient = str(read_dataset(chosen.target.paths[0]).get("PatientID") or "")
+        patient = str(Reader().dataset(chosen.target.paths[0]).get("PatientID") or "")
         if not patient:
             notes.append(f"study {number} of {len(studies)} has no PatientID: it counts as a patient of its own")
         found[study] = pseudonym(patient or study), chosen

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit
 from pydicom.valuerep import format_number_as_ds
 
-from minet_sdk.dicom.header import quietly, strings
+from minet_sdk.dicom.header import quietly, still_encoded, strings
 from minet_sdk.dicom.pixels import encode
 from minet_sdk.dicom.references import code, contribution, references_to, source_images
 from minet_sdk.dicom.uids import hashed_uid
@@ -60,6 +61,11 @@ _DROPPED = {
     "StudiesContainingOtherReferencedInstancesSequence",
 }
 """True of the source's pixels, file or storage only; what is written anew is set afterwards."""
+
+_DROPPED_TAGS = frozenset(Tag(keyword) for keyword in _DROPPED)
+
+_WRITTEN = ExplicitVRLittleEndian.is_implicit_VR, ExplicitVRLittleEndian.is_little_endian
+"""How images are encoded: whether without VR, and whether little-endian."""
 
 _CURVES, _OVERLAYS = range(0x5000, 0x5100), range(0x6000, 0x6100)
 
@@ -161,16 +167,25 @@ def _file_meta(derived: Dataset) -> FileMetaDataset:
 
 
 def _kept(source: Dataset) -> Dataset:
-    """A copy of what stays true of the derived image: patient, study, equipment, acquisition, window."""
+    """A copy of what stays true of the derived image: patient, study, equipment, acquisition, window.
+
+    What is still encoded as it was read stays so if that is how it will be written.
+    """
     kept = Dataset()
-    for element in source:
-        tag, kind, value = element.tag, element.VR, element.value
-        if tag.is_private or tag.group in _CURVES or tag.group in _OVERLAYS or element.keyword in _DROPPED:
+    stays = source.original_encoding == _WRITTEN
+    if stays:
+        kept.set_original_encoding(*_WRITTEN, source.original_character_set)
+    for tag in list(source.keys()):
+        if tag.is_private or tag.group in _CURVES or tag.group in _OVERLAYS or tag in _DROPPED_TAGS:
             continue
-        if kind == "SQ" or element.VM > 1:
-            value = deepcopy(value)
-        kept.add(DataElement(tag, kind, value, already_converted=True))
-        if kind == "SQ":
+        raw = still_encoded(source, tag) if stays else None
+        if raw is not None and raw.length % 2 == 0:  # odd lengths are wrong; encoded anew they are even
+            kept[tag] = raw
+            continue
+        element = source[tag]
+        value = deepcopy(element.value) if element.VR == "SQ" or element.VM > 1 else element.value
+        kept.add(DataElement(tag, element.VR, value, already_converted=True))
+        if element.VR == "SQ":
             for item in value:
                 item.remove_private_tags()
     return kept

@@ -1,20 +1,24 @@
 """Reading headers that may be wrong: an attribute whose value is no value of its kind counts as absent.
 
 What depends on an attribute then says that it is missing, instead of failing somewhere inside.
+
+Most attributes are the same in every image of a series: `Reader` decodes and judges each distinct one once.
 """
 
 import math
 import re
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Hashable
 from contextlib import contextmanager
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
 from pydicom import config, dcmread
-from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
-from pydicom.dataelem import DataElement
+from pydicom.datadict import dictionary_has_tag, dictionary_VM, dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 IDENTIFIERS = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"]
@@ -57,13 +61,22 @@ KEYWORDS = [
 ]
 """The attributes that decisions are made from."""
 
-_PIXELS = ["ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData"]
-"""What decoding needs besides."""
-
 _UID_LETTERS = re.compile(r"[0-9.]{1,64}")
 """Not the whole rule: identifiers with leading zeros are wrong but common."""
 
-_TAGS = {tag_for_keyword(keyword) for keyword in KEYWORDS}
+_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in KEYWORDS]
+_DECIDING = frozenset(_TAGS)
+
+_PIXEL_TAGS: list[BaseTag | int] = [
+    Tag(keyword) for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData")
+]
+"""What decoding needs besides."""
+
+_PLAIN = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UI", "US"})
+"""Value representations whose elements stand for themselves: no sequence, no bulk data, nothing ambiguous."""
+
+_LONGEST_SHARED = 1024
+"""Bytes of an element that images may share; longer ones, such as pixels, are hardly ever the same."""
 
 
 @contextmanager
@@ -74,47 +87,120 @@ def quietly() -> Generator[None]:
         yield
 
 
-def read_header(path: Path) -> Dataset:
-    """The attributes of `KEYWORDS` that a file has, without empty and unreadable ones.
+class Verdict(Enum):
+    """What an element is."""
 
-    Raises:
-        InvalidDicomError: not a DICOM file.
-        Exception: whatever pydicom raises for a damaged one.
+    READABLE = auto()
+    EMPTY = auto()
+
+    UNREADABLE = auto()
+    """It cannot be decoded, or decisions rest on it and it has another form."""
+
+
+class Reader:
+    """Reads the images of a folder or a series."""
+
+    def __init__(self) -> None:
+        self._judged: dict[Hashable, tuple[Verdict, DataElement | None]] = {}
+
+    def header(self, path: Path) -> Dataset:
+        """The attributes of `KEYWORDS` that a file has, without empty and unreadable ones.
+
+        They are decoded, and not to be modified: images share those that are equal.
+
+        Raises:
+            InvalidDicomError: not a DICOM file.
+            Exception: whatever pydicom raises for a damaged one.
+        """
+        with quietly():
+            header = dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+            for tag in list(header.keys()):
+                verdict, element = self._judge(header, tag)
+                if verdict is not Verdict.READABLE:
+                    del header[tag]
+                elif element is not None:
+                    header[tag] = element
+            self._drop_unreadable(header.file_meta)
+        return header
+
+    def dataset(self, path: Path) -> Dataset:
+        """A whole file, without unreadable attributes.
+
+        What is left encoded is decoded where it is used, with pydicom's remarks unless this is done `quietly`; what
+        nothing asks for is written as it was read.
+
+        Raises:
+            Exception: whatever pydicom raises for a damaged file.
+        """
+        with quietly():
+            dataset = dcmread(path)
+            self._drop_unreadable(dataset)
+            self._drop_unreadable(dataset.file_meta)
+        return dataset
+
+    def pixels(self, path: Path, header: Dataset) -> Dataset:
+        """An image of which `header` has given the header: this and the pixels, nothing judged again.
+
+        Raises:
+            Exception: whatever pydicom raises for a damaged file.
+        """
+        with quietly():
+            dataset = dcmread(path, specific_tags=_PIXEL_TAGS)
+            self._drop_unreadable(dataset.file_meta)
+            dataset.update(header)
+        return dataset
+
+    def _drop_unreadable(self, dataset: Dataset) -> None:
+        for tag in list(dataset.keys()):
+            if self._judge(dataset, tag)[0] is Verdict.UNREADABLE:
+                del dataset[tag]
+
+    def _judge(self, dataset: Dataset, tag: BaseTag) -> tuple[Verdict, DataElement | None]:
+        """What an element is, and the element if it was met before; else it is decoded where it is."""
+        key = _identity(dataset, tag)
+        known = None if key is None else self._judged.get(key)
+        if known is not None:
+            return known
+        verdict = self._decode(dataset, tag)
+        if key is not None:
+            self._judged[key] = verdict, dataset[tag] if verdict is Verdict.READABLE else None
+        return verdict, None
+
+    def _decode(self, dataset: Dataset, tag: BaseTag) -> Verdict:
+        """Decode an element; in a sequence, remove what its items have of unreadable ones."""
+        try:
+            element: Any = dataset[tag]
+            if element.VR == "SQ":
+                for item in element.value:
+                    self._drop_unreadable(item)
+            if tag in _DECIDING and not _has_its_form(element):
+                return Verdict.UNREADABLE
+            return Verdict.EMPTY if element.is_empty else Verdict.READABLE
+        except Exception:  # pydicom raises whatever a damaged byte leads to
+            return Verdict.UNREADABLE
+
+
+def still_encoded(dataset: Dataset, tag: BaseTag) -> RawDataElement | None:
+    """An element as it stands in the file, if nothing has decoded it yet and it stands for itself.
+
+    None for a sequence, for bulk data, and for what has no value representation that could be relied on.
     """
-    with quietly():
-        header = dcmread(path, stop_before_pixels=True, specific_tags=list(KEYWORDS))
-        _drop_unreadable(header)
-        _drop_unreadable(header.file_meta)
-    for tag in list(header.keys()):
-        if header[tag].is_empty:
-            del header[tag]
-    return header
+    raw = dataset.get_item(tag)
+    if not isinstance(raw, RawDataElement) or raw.value is None:
+        return None
+    representation = raw.VR
+    if representation is None and not tag.is_private and dictionary_has_tag(tag):
+        representation = dictionary_VR(tag)
+    return raw if representation in _PLAIN else None
 
 
-def read_dataset(path: Path) -> Dataset:
-    """A whole file, without unreadable attributes.
-
-    Raises:
-        Exception: whatever pydicom raises for a damaged file.
-    """
-    with quietly():
-        dataset = dcmread(path)
-        _drop_unreadable(dataset)
-        _drop_unreadable(dataset.file_meta)
-    return dataset
-
-
-def read_pixels(path: Path, header: Dataset) -> Dataset:
-    """An image of which `read_header` has given the header: this and the pixels, nothing decoded again.
-
-    Raises:
-        Exception: whatever pydicom raises for a damaged file.
-    """
-    with quietly():
-        dataset = dcmread(path, specific_tags=list(_PIXELS))
-        _drop_unreadable(dataset.file_meta)
-        dataset.update(header)
-    return dataset
+def _identity(dataset: Dataset, tag: BaseTag) -> Hashable | None:
+    """What decoding and judging an element depends on; None if on more than the element, or if this is long."""
+    raw = still_encoded(dataset, tag)
+    if raw is None or len(raw.value or b"") > _LONGEST_SHARED:
+        return None
+    encoding = dataset.original_character_set
+    return tag, raw.VR, raw.value, raw.is_little_endian, encoding if isinstance(encoding, str) else tuple(encoding)
 
 
 def strings(header: Dataset, keyword: str) -> list[str]:
@@ -131,20 +217,6 @@ def upper_strings(header: Dataset, keyword: str) -> list[str]:
 def plain_uid(value: object) -> UID:
     """A UID without pydicom's remarks, for looking up its name."""
     return UID(str(value), validation_mode=config.IGNORE)
-
-
-def _drop_unreadable(dataset: Dataset) -> None:
-    """Decode every element; remove those that cannot be decoded, or that decisions rest on and have another form."""
-    for tag in list(dataset.keys()):
-        try:
-            element: Any = dataset[tag]
-            if element.VR == "SQ":
-                for item in element.value:
-                    _drop_unreadable(item)
-            if int(tag) in _TAGS and not _has_its_form(element):
-                del dataset[tag]
-        except Exception:  # pydicom raises whatever a damaged byte leads to
-            del dataset[tag]
 
 
 def _has_its_form(element: DataElement) -> bool:

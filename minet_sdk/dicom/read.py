@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from minet_sdk.dicom.geometry import ordered_grid
-from minet_sdk.dicom.header import IDENTIFIERS, quietly, read_dataset, read_pixels
+from minet_sdk.dicom.header import IDENTIFIERS, Reader, quietly
 from minet_sdk.dicom.pixels import decode
 from minet_sdk.dicom.scan import Scan, Series, scan
 from minet_sdk.errors import DicomError
@@ -75,10 +75,11 @@ def read_slices(series: Series, order: Sequence[int], *, whole_headers: bool = T
         DicomError: see `load`; when the iteration comes to the file.
     """
     images: dict[str, Path] = {}
+    reader = Reader()
     for index in order:
         path = series.paths[index]
         try:
-            dataset = read_dataset(path) if whole_headers else read_pixels(path, series.headers[index])
+            dataset = reader.dataset(path) if whole_headers else reader.pixels(path, series.headers[index])
         except Exception as error:  # pydicom raises whatever a damaged byte leads to
             raise DicomError(f"{path}: damaged or truncated DICOM file; restore it") from error
         missing = [keyword for keyword in IDENTIFIERS if not dataset.get(keyword)]

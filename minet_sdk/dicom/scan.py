@@ -10,7 +10,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from minet_sdk.dicom.header import plain_uid, read_header
+from minet_sdk.dicom.header import Reader, plain_uid
 from minet_sdk.errors import DicomError
 
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -81,10 +81,11 @@ def scan(folder: Path) -> Scan:
         raise DicomError(f"{folder}: no such folder; expected a folder of DICOM files")
     found: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
     skipped: list[tuple[Path, str]] = []
+    reader = Reader()
     for path in sorted(folder.rglob("*")):
         if not path.is_file():
             continue
-        outcome = _read_header(path)
+        outcome = _header(reader, path)
         if isinstance(outcome, str):
             skipped.append((path, outcome))
         else:
@@ -102,10 +103,10 @@ def scan(folder: Path) -> Scan:
     return Scan(folder, tuple(series), tuple(skipped))
 
 
-def _read_header(path: Path) -> Dataset | str:
+def _header(reader: Reader, path: Path) -> Dataset | str:
     """The header of an image file, or why the file is passed over."""
     try:
-        header = read_header(path)
+        header = reader.header(path)
     except InvalidDicomError as error:
         if path.name.startswith(".") or path.suffix.lower() not in ("", *_DICOM_SUFFIXES):
             return "not a DICOM file"
