@@ -42,7 +42,7 @@ def main() -> None:
     report = {
         "what": (
             f"every method trained for {options.minutes:g} minutes of one core under one recipe; mean over volumes, "
-            "gains paired by slice, 95 % bootstrap interval by subject"
+            "gains paired by slice, 95 % bootstrap interval over subjects and slices, or over what `resampled` says"
         ),
         "minet-sdk": __version__,
         "environment": environment(),

@@ -5,6 +5,7 @@ Here tissue values, their correlation, fine structure, texture, one-sided lesion
 alignment are drawn anew for every pair; true protocols are a minority.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -67,6 +68,9 @@ class ContrastSettings:
     noise: tuple[float, float] = (0.001, 0.02)
     """Rician noise, standard deviation over the brightest tissue; drawn log-uniformly."""
 
+    edge: tuple[float, float] = (0.3, 0.9)
+    """How much the grid blurs tissue borders, standard deviation in pixels, drawn uniformly; a pixel does 0.29."""
+
     orientations: tuple[float, float, float] = (0.25, 0.25, 0.5)
     """Parts of sagittal, coronal and axial slices."""
 
@@ -80,6 +84,8 @@ class ContrastSettings:
         for name in _PARTS:
             check_part(name, getattr(self, name))
         check_noise(self.noise)
+        if not 0 <= self.edge[0] <= self.edge[1] < math.inf:
+            raise TrainingError(f"edge is {list(self.edge)}; expected two widths in pixels from 0, the smaller first")
         unknown = sorted({name for pair in self.protocols for name in pair} - set(PROTOCOLS))
         if unknown or not self.protocols:
             raise TrainingError(f"protocols {unknown} are unknown; expected pairs of {', '.join(PROTOCOLS)}")
@@ -254,7 +260,7 @@ def random_pair(subject: Anatomy, rng: np.random.Generator, settings: ContrastSe
     values = _protocol_values(rng, tissues, settings) if follows_protocol else _random_values(rng, tissues)
     profile = np.exp(-0.5 * ((np.arange(len(slab)) - len(slab) // 2) / rng.uniform(0.4, 1.5)) ** 2)
     profile = (profile / profile.sum()).astype(np.float32)
-    edge = float(rng.uniform(0.3, 0.9))
+    edge = float(rng.uniform(*settings.edge))
     first, second = (_blur(np.tensordot(profile, value[slab], axes=1), edge) for value in values)
     calm = np.float32(1)
     if settings.averaged and rng.random() < settings.averaged:

@@ -1,12 +1,12 @@
 """Every method on the same test volumes: fastMRI's measures, and gains that are paired and have intervals.
 
 Measures are of whole volumes. A gain is the mean over slices of the ratio of two mean squared errors in dB, for which
-the data range cancels; a set of one subject has many slices but one volume. Zero-filled k-space is that of the complex
-image where the target has a phase, and of every coil where it has several.
+the data range cancels; a set of one subject has many slices but one volume, and a set of few slices many blocks.
+Zero-filled k-space is that of the complex image where the target has a phase, and of every coil where it has several.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -17,7 +17,15 @@ from minet_sdk.kspace import Consistency, bicubic, enforce_consistency, zero_fil
 from minet_sdk.measures import Measures, measure
 from minet_sdk.runtime import Runtime
 from minet_sdk.training.evaluation_sets import TestVolume
-from minet_sdk.training.statistics import Difference, paired_difference
+from minet_sdk.training.statistics import (
+    BLOCK,
+    BlockErrors,
+    Difference,
+    Resampled,
+    in_blocks,
+    is_too_few,
+    paired_difference,
+)
 
 Volume = npt.NDArray[np.float32]
 Restore = Callable[[TestVolume], Volume]
@@ -37,6 +45,9 @@ class Row:
     measures: Measures
     squared_errors: npt.NDArray[np.float64]
     """(slices,), mean over each slice's pixels."""
+
+    blocks: tuple[npt.NDArray[np.float64], ...] = ()
+    """For each slice the sums of `statistics.in_blocks`, of test sets that have too few slices to resample."""
 
 
 Rows = dict[str, list[Row]]
@@ -103,23 +114,33 @@ def evaluate(
             for mode in MODES if name not in INTERPOLATIONS else MODES[:1]:
                 pairs = zip(restored, volume.low, strict=True)
                 images = np.stack([enforce_consistency(image, low, scale, mode) for image, low in pairs])
-                errors = np.square(images.astype(np.float64) - volume.truth).mean(axis=(1, 2))
-                row = Row(volume.name, volume.subject, measure(volume.truth, images), errors)
+                squares = np.square(images.astype(np.float64) - volume.truth)
+                found, errors = measure(volume.truth, images), squares.mean(axis=(1, 2))
+                row = Row(volume.name, volume.subject, found, errors, tuple(map(in_blocks, squares)))
                 rows.setdefault(label(name, mode), []).append(row)
         progress(volume.name)
     if not rows:
         raise TrainingError("there is nothing to evaluate: the test set has no volumes")
-    return rows
+    return {name: _without_needless_blocks(measured) for name, measured in rows.items()}
+
+
+def _without_needless_blocks(rows: list[Row]) -> list[Row]:
+    """The rows of a method; without blocks where subjects or slices can be resampled."""
+    if is_too_few(sum(len(row.squared_errors) for row in rows), len({row.subject for row in rows})):
+        return rows
+    return [replace(row, blocks=()) for row in rows]
 
 
 def gain(rows: Rows, method: str, over: str = BASELINE) -> Difference:
     """How much better one method is than another, dB, paired by slice."""
     values: list[float] = []
     subjects: list[str] = []
+    blocks: list[BlockErrors] = []
     for ours, theirs in zip(rows[method], rows[over], strict=True):
         values += list(10 * np.log10(theirs.squared_errors / ours.squared_errors))
         subjects += [ours.subject] * len(ours.squared_errors)
-    return paired_difference(np.array(values), subjects)
+        blocks += [BlockErrors(a[None], b[None]) for a, b in zip(ours.blocks, theirs.blocks, strict=True)]
+    return paired_difference(np.array(values), subjects, blocks)
 
 
 def summary(rows: Rows) -> dict[str, Any]:
@@ -153,7 +174,22 @@ def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
             f"| {method} | {values['psnr']:.2f} | {values['ssim']:.4f} | {values['nmse']:.5f} "
             f"| {gain_text(values['gain_db'])} |"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *(MEANINGS[what] for what in _resampled(results))])
+
+
+MEANINGS: dict[Resampled, str] = {
+    "subjects": "Intervals are 95 %, over subjects and their slices.",
+    "slices": "Intervals are 95 %, over the slices of one subject: they say nothing about other subjects.",
+    "blocks": f"Intervals are 95 %, over blocks of about {BLOCK} x {BLOCK} pixels of few slices: they say nothing "
+    "about other slices.",
+    "nothing": "There are no intervals: the slices are too few and too small.",
+}
+"""What a reader of intervals must know, by what they are over."""
+
+
+def _resampled(results: Mapping[str, Mapping[str, Any]]) -> list[Resampled]:
+    """What the intervals of a summary are over."""
+    return sorted({values["gain_db"]["resampled"] for values in results.values()})
 
 
 def gain_text(difference: Mapping[str, Any]) -> str:

@@ -2,17 +2,19 @@
 
 import json
 from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from comparison_steps.plan import SCALES
 from comparison_steps.testing import rows_from_json
 from minet_sdk.kspace import Consistency
 from minet_sdk.training.evaluation import BASELINE, MODES, Row, Rows, as_json, label
 from minet_sdk.training.methods import METHODS
-from minet_sdk.training.statistics import Difference, paired_difference
+from minet_sdk.training.statistics import BlockErrors, Difference, paired_difference
 
 BUNDLED = ("bundled-minet", "bundled-minet-fast")
 ROWS = (*METHODS, "minet-restored-grid", "minet-plain", "twin", "small", *BUNDLED)
@@ -129,17 +131,34 @@ def _mean_psnr(results: Results, name: str, volumes: set[tuple[str, str]]) -> fl
 
 def _difference(results: Results, ours: str, theirs: str, shown: str = "") -> Difference:
     """Paired by slice, each row's error in dB averaged over its seeds first; on the volumes that both have."""
-    first, second = _decibels(results[ours], shown or ours), _decibels(results[theirs], theirs)
+    first, second = _slices(results[ours], shown or ours), _slices(results[theirs], theirs)
     shared = [key for key in first if key in second]
-    values = np.array([second[key] - first[key] for key in shared])
-    return paired_difference(values, [subject for subject, _, _ in shared])
+    values = np.array([second[key].decibels - first[key].decibels for key in shared])
+    blocks = [BlockErrors(np.array(first[key].blocks), np.array(second[key].blocks)) for key in shared]
+    has_blocks = all(one.ours.size and one.theirs.size for one in blocks)
+    return paired_difference(values, [subject for subject, _, _ in shared], blocks if has_blocks else ())
 
 
-def _decibels(seeds: list[Rows], shown: str) -> dict[tuple[str, str, int], float]:
-    """Mean squared error of every slice in dB, by subject, volume and slice, averaged over seeds."""
-    found: dict[tuple[str, str, int], list[float]] = defaultdict(list)
+@dataclass
+class _Slice:
+    """What the seeds of a row made of one slice."""
+
+    errors: list[float] = field(default_factory=list[float])
+    blocks: list[npt.NDArray[np.float64]] = field(default_factory=list[npt.NDArray[np.float64]])
+
+    @property
+    def decibels(self) -> float:
+        """Mean over seeds of the mean squared error in dB."""
+        return float(np.mean(10 * np.log10(self.errors)))
+
+
+def _slices(seeds: list[Rows], shown: str) -> dict[tuple[str, str, int], _Slice]:
+    """By subject, volume and slice."""
+    found: dict[tuple[str, str, int], _Slice] = defaultdict(_Slice)
     for rows in seeds:
         for row in rows[shown]:
             for number, error in enumerate(row.squared_errors):
-                found[row.subject, row.volume, number].append(10 * float(np.log10(error)))
-    return {key: float(np.mean(values)) for key, values in found.items()}
+                one = found[row.subject, row.volume, number]
+                one.errors.append(float(error))
+                one.blocks += row.blocks[number : number + 1]
+    return found

@@ -173,6 +173,7 @@ def rows_from_json(data: Mapping[str, Any]) -> Rows:
                 one["subject"],
                 Measures(one["psnr"], one["ssim"], one["nmse"]),
                 np.array(one["errors"], np.float64),
+                tuple(np.array(blocks, np.float64) for blocks in one.get("blocks", ())),
             )
             for one in measured
         ]
@@ -188,6 +189,7 @@ def _rows_as_json(rows: Rows) -> dict[str, Any]:
                 "subject": row.subject,
                 **asdict(row.measures),
                 "errors": row.squared_errors.tolist(),
+                **({"blocks": [blocks.tolist() for blocks in row.blocks]} if row.blocks else {}),
             }
             for row in measured
         ]

@@ -113,6 +113,17 @@ def test_blurred_targets_are_smoother(subject: Subject) -> None:
     assert blurred < 0.75 * sharp
 
 
+def test_sharp_borders_are_sharp_in_both_contrasts(subject: Subject) -> None:
+    def blunter(pair: MagnitudePair) -> float:
+        return min(sharpness(pair.reference), sharpness(pair.target))
+
+    sharp, usual, soft = (
+        average(subject, one, blunter)
+        for one in (replace(PLAIN, edge=(0.0, 0.2)), PLAIN, replace(PLAIN, edge=(0.8, 0.9)))
+    )
+    assert sharp > 1.2 * usual > 1.4 * soft
+
+
 @pytest.mark.parametrize("change", [{"detail": 1}, {"texture": 0.1}])
 def test_detail_and_texture_roughen_flat_tissue(change: dict[str, Any]) -> None:
     def roughness(pair: MagnitudePair) -> float:

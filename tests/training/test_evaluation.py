@@ -160,10 +160,39 @@ def test_summary_and_table_say_the_same() -> None:
     assert "+6.02 (+6.02 to +6.02)" in line
 
 
-def test_a_single_slice_has_a_gain_without_interval() -> None:
+def test_a_single_small_slice_has_a_gain_without_interval() -> None:
     volume = next(volumes_of(Endless(), SCALE, 1))
     rows = evaluate(METHODS, [volume], SCALE)
     assert as_json(gain(rows, "halfway"))["interval"] is None
+    assert "no intervals" in markdown(summary(rows))
+
+
+class Large(Endless):
+    """Slices that make many blocks."""
+
+    def pair(self, index: int, rng: np.random.Generator) -> Pair:
+        image = np.abs(rng.standard_normal((96, 120))).astype(np.float32)
+        return Pair(image, image)
+
+
+def test_a_few_large_slices_have_an_interval_over_their_blocks() -> None:
+    volumes = [volume for volume in volumes_of(Large(), SCALE, 2) if volume.subject == "a"]
+    rows = evaluate(METHODS, volumes, SCALE)
+    assert [len(blocks) for row in rows["halfway"] for blocks in row.blocks] == [20, 20]
+    for row in rows["halfway"]:
+        np.testing.assert_allclose([blocks.sum() / (96 * 120) for blocks in row.blocks], row.squared_errors)
+    found = gain(rows, "halfway", over="bicubic")
+    assert found.resampled == "blocks"
+    assert found.interval is not None
+    assert found.interval[0] < found.mean < found.interval[1]
+    assert "blocks of about 24 x 24 pixels" in markdown(summary(rows))
+
+
+def test_many_slices_or_subjects_keep_no_blocks() -> None:
+    rows = evaluate(METHODS, volumes_of(Large(), SCALE, 2), SCALE)
+    assert all(row.blocks == () for row in rows["halfway"])
+    assert gain(rows, "halfway").resampled == "subjects"
+    assert "over subjects" in markdown(summary(rows))
 
 
 def test_nothing_to_evaluate_is_an_error() -> None:

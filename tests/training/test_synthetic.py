@@ -70,6 +70,8 @@ def test_contrast_is_a_preset_with_changes() -> None:
         "blurred is 5.0; it must be between 0 and 1": {"contrast": {"blurred": 5}},
         r"noise is \[0.0, 0.1\]; expected two numbers above 0": {"contrast": {"noise": [0, 0.1]}},
         r"noise is \[0.2, 0.1\]; expected two numbers above 0, the smaller first": {"contrast": {"noise": [0.2, 0.1]}},
+        r"edge is \[0.9, 0.3\]; expected two widths in pixels": {"contrast": {"edge": [0.9, 0.3]}},
+        r"edge is \[-1.0, 0.3\]; expected two widths in pixels": {"contrast": {"edge": [-1, 0.3]}},
         "contrast: size is 'big'; expected a whole number": {"contrast": {"size": "big"}},
         "contrast: protocols is 'PD'; expected a list of": {"contrast": {"protocols": "PD"}},
     }
