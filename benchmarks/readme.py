@@ -1,4 +1,4 @@
-"""Write the tables of the README, docs/quality.md and the model cards from committed JSON: no figure is typed by hand.
+"""Write the tables of the README, the docs and the model cards from committed JSON: no figure is typed by hand.
 
 python benchmarks/readme.py
 """
@@ -13,6 +13,7 @@ from comparison_pictures import draw_gains, draw_restorations
 from comparison_table import card, details, tables
 from gpu_table import networks_table, verdict_table
 from latency_table import draw, latency_table
+from series_table import series_table, steps_table
 
 from minet_sdk.bundle import models_folder
 
@@ -22,6 +23,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs"
 QUALITY = DOCS / "quality.md"
 BUNDLE = DOCS / "bundle.md"
+RUNTIME = DOCS / "runtime.md"
 
 
 def precision_table(report: dict[str, Any]) -> str:
@@ -76,6 +78,8 @@ TABLES: dict[str, tuple[tuple[Path, ...], str, Callable[[dict[str, Any], Path], 
     "formats": ((BUNDLE,), "precision", lambda report, page: formats_table(report)),
     "latency": ((README,), "latency", lambda report, page: latency_table(report)),
     "latency-avx2": ((README,), "latency_avx2", lambda report, page: latency_table(report)),
+    "series": ((RUNTIME,), "series", lambda report, page: series_table(report)),
+    "series-steps": ((RUNTIME,), "series", lambda report, page: steps_table(report)),
     "gpu": ((README,), "gpu_check", lambda report, page: verdict_table(report)),
     "gpu-networks": ((README,), "gpu_check_networks", lambda report, page: networks_table(report)),
 }
@@ -103,7 +107,7 @@ def with_tables(page: Path) -> str:
 def main() -> None:
     """Rewrite the pages, and the pictures that they show."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    for page in (README, QUALITY, BUNDLE, *CARDS):
+    for page in (README, QUALITY, BUNDLE, RUNTIME, *CARDS):
         page.write_text(with_tables(page), encoding="utf-8")
     if (RESULTS / "latency.json").is_file():
         draw(load("latency"), DOCS / "latency.png")

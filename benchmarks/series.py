@@ -10,7 +10,8 @@ the bundled x2 model at several sizes, and preset `paper` at one.
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +30,15 @@ from minet_sdk.benchmark.distribution import paired_ratio
 from minet_sdk.benchmark.machine import LoadWatch, environment
 from minet_sdk.benchmark.suite import write_json
 from minet_sdk.demo import study_folder
+from minet_sdk.dicom.derive import Derivation, derive
+from minet_sdk.dicom.header import quietly
 from minet_sdk.dicom.read import load
 from minet_sdk.dicom.scan import scan
 from minet_sdk.dicom.uids import hashed_uid
 from minet_sdk.dicom.write import write_series
 from minet_sdk.kspace import degrade
 from minet_sdk.normalisation import Normalisation
+from minet_sdk.pipeline import to_fft_grid
 from minet_sdk.run import run_dicom
 
 Array = npt.NDArray[np.float32]
@@ -48,11 +52,15 @@ SIZES = (160, 256, 320)
 """Rows and columns of the restored slices."""
 
 SLICES = 40
-PRESET_SLICES = 10
+PRESET_SLICES = 20
 PRESET_SIZE = 320
-ROUNDS = 3
+ROUNDS = 7
+PRESET_ROUNDS = 3
 CALLS = 15
 """Of one slice, to tell what the runtime adds to its engine."""
+
+PASSES = 10
+"""Over a series, of which the one that takes least processor time tells what the steps beside inference take."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +158,42 @@ def measure_series(
     }
 
 
+def measure_steps(size: int, slices: int, folder: Path) -> dict[str, Any]:
+    """Processor time of what happens to a slice outside the runtime, step by step in one thread."""
+    study = make_study(folder / f"steps-{size}", size, slices)
+    passes = [steps_of(study, folder / "written") for _ in range(PASSES)]
+    least = {step: min(one[step] for one in passes) for step in passes[0]}
+    return {"size": size, "slices": slices, "cpu_ms": {step: round(1e3 * s / slices, 3) for step, s in least.items()}}
+
+
+def steps_of(study: Study, output: Path) -> dict[str, float]:
+    """Processor time in s of every step, over all slices."""
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(name: str) -> Generator[None]:
+        started = time.thread_time()
+        yield
+        seconds[name] = time.thread_time() - started
+
+    with step("scan both"):
+        target, reference = (scan(one).series[0] for one in (study.target, study.reference))
+    with step("read and decode both"):
+        low, guide = load(target), load(reference, whole_headers=False)
+    with step("move to the FFT grid"):
+        for values in low.volume.values:
+            to_fft_grid(values, SCALE)
+    derivation = Derivation(scale=SCALE, model_name=MODEL, model_sha256="0" * 64)
+    with quietly(), step("derive"):
+        images = [
+            derive(source, restored, derivation=derivation, references=[other]).dataset
+            for source, (_, restored), other in zip(low.datasets, study.pairs, guide.datasets, strict=True)
+        ]
+    with quietly(), step("write"):
+        write_series(images, output, overwrite=True)
+    return seconds
+
+
 def measure_slice(size: int, options: dict[str, Any]) -> dict[str, Any]:
     """One slice: the engine, what the runtime adds to it, and the k-space consistency, in turns."""
     rng = np.random.default_rng(0)
@@ -232,6 +276,7 @@ def main() -> None:
     }
     with LoadWatch() as load_watch, tempfile.TemporaryDirectory() as folder:
         report["slices"] = [measure_slice(size, options) for size in arguments.sizes]
+        report["steps"] = [measure_steps(size, arguments.slices, Path(folder)) for size in arguments.sizes]
         report["series"] = [
             measure_series(MODEL, size, arguments.slices, arguments.rounds, options, Path(folder))
             for size in arguments.sizes
@@ -239,11 +284,13 @@ def main() -> None:
         if PRESET_SIZE in arguments.sizes:
             preset = model_of(PRESET, SCALE, arguments.work).bundle.location
             report["series"].append(
-                measure_series(preset, PRESET_SIZE, PRESET_SLICES, arguments.rounds, options, Path(folder))
+                measure_series(preset, PRESET_SIZE, PRESET_SLICES, PRESET_ROUNDS, options, Path(folder))
             )
     report["load"] = load_watch.report
     for one in report["slices"]:
         print(f"slice {one['size']}: {one['median_ms']}, overhead {one['overhead_share']:.2%}")
+    for one in report["steps"]:
+        print(f"steps {one['size']}, processor time of a slice in ms: {one['cpu_ms']}")
     for one in report["series"]:
         ratio = one["run_to_inference"]["median"]
         print(f"series {one['model']} {one['size']}: run / inference {ratio:.3f}, {one['run_parts'][-1]}")
