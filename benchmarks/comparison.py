@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from comparison_steps.calibration import test_calibration
 from comparison_steps.plan import SCALES, Run, runs, settle_budgets
 from comparison_steps.report import summarise
 from comparison_steps.robustness import test_robustness
@@ -79,6 +80,9 @@ def _test(options: argparse.Namespace, finished: list[Run], output: Path) -> Non
     for run in finished:
         network = trained(run, options.work)
         once(network.name, lambda network=network: test_network(network, sets, output))
+    for network in bundled():
+        test = lambda network=network: test_calibration(network, sets, output)  # noqa: E731 # bound now
+        once(f"calibration-{network.name}", test, network.checkpoint)
     shipped = [network for network in bundled() if network.bundle is not None]
     augmented_or_not = [
         trained(run, options.work) for run in finished if run.row in ("minet", "minet-plain") and run.seed == 0

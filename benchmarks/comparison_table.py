@@ -95,6 +95,8 @@ def details(report: dict[str, Any]) -> str:
         complex_table = _table(report, scale, _shipped(scale), is_complex=True)
         lines += _part(f"### Consistency of the complex image, {scale}", complex_table)
     for scale in report["results"]:
+        lines += _part(f"### Strength of the detail, {scale}", _calibration(report, scale))
+    for scale in report["results"]:
         lines += _part(f"### References, {scale}", _robustness(report["results"][scale]["robustness"], scale))
     for scale in report["results"]:
         lines += _part(f"### MINet against each, {scale}", _differences(report, scale))
@@ -206,6 +208,19 @@ def _gains(sets: dict[str, Any], ours: str, scale: str, start: str) -> list[tupl
         if cells not in (known for _, known in rows):  # the best may be one that has a line of its own
             rows.append((text, cells))
     return rows
+
+
+def _calibration(report: dict[str, Any], scale: str) -> list[str]:
+    """One line a network; each cell: the best factor on what it adds, the gain without it and with it."""
+    calibrated: dict[str, Any] = report["results"][scale]["calibration"]
+
+    def cell(found: dict[str, float]) -> str:
+        return f"{found['factor']:.2f}: {found['gain_db']:+.2f} to {found['gain_at_factor_db']:+.2f}"
+
+    sets = sets_of(report, scale)
+    rows = [row for row in ROWS if row in calibrated]
+    lines = [(title(row, scale), [cell(calibrated[row][name]) for name in sets]) for row in rows]
+    return _lines("best factor: gain over zero-filled, dB", sets, lines)
 
 
 def _robustness(robustness: dict[str, Any], scale: str) -> list[str]:

@@ -46,17 +46,21 @@ def summarise(folder: Path) -> dict[str, Any]:
             for set_name, data in one["results"].items():
                 by_set[set_name][one["row"]].append(rows_from_json(data))
         about = {one["row"]: one["about"] for one in reversed(of_scale)}
+        calibrated = [
+            json.loads(path.read_text()) for path in sorted(folder.glob(f"calibration-*-x{scale}-seed0.json"))
+        ]
         robust = [json.loads(path.read_text()) for path in sorted(folder.glob(f"robustness-*-x{scale}-seed0.json"))]
         report[f"x{scale}"] = {
             "about": {row: about[row] for row in ROWS if row in about},
             "sets": {name: _of_set(results) for name, results in by_set.items()},
             "robustness": {one["row"]: one["sets"] for one in robust},
+            "calibration": {one["row"]: one["sets"] for one in calibrated},
         }
     return report
 
 
 def _is_result(path: Path) -> bool:
-    return not path.name.startswith("robustness-")
+    return not path.name.startswith(("robustness-", "calibration-"))
 
 
 def _of_set(results: Results) -> dict[str, Any]:

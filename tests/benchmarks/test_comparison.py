@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import optimize
 
 from minet_sdk.bundle import Bundle
 from minet_sdk.kspace import bicubic, degrade, zero_filled
@@ -66,6 +67,7 @@ def tested(
     shipped = testing.Network("bundled-minet", 2, 0, checkpoint, bundle.location)
     testing.test_network(shipped, sets, output)
     modules("comparison_steps.robustness").test_robustness(shipped, sets, output)
+    modules("comparison_steps.calibration").test_calibration(shipped, sets, output)
     return output
 
 
@@ -162,6 +164,39 @@ def test_wrong_references_are_counted(tested: Path) -> None:
         assert by_gate["no gate"]["moved by 8"]["over_missing"]["mean"] != 0
 
 
+@pytest.mark.parametrize("strength", [0.5, 1.6])
+def test_detail_that_is_too_strong_or_too_weak_is_told(modules: Callable[[str], Any], strength: float) -> None:
+    """A method that adds a multiple of what is missing; SciPy finds the best factor on it."""
+
+    def restore(volume: TestVolume) -> NDArray[np.float32]:
+        filled, rng = zero_filled(volume.low, 2), np.random.default_rng(len(volume.name))
+        noise = 0.01 * rng.standard_normal(filled.shape)
+        return (filled + strength * (volume.truth - filled) + noise).astype(np.float32)
+
+    def error(factor: float) -> float:
+        ratios: list[float] = []
+        for volume in volumes(2):
+            filled = zero_filled(volume.low, 2).astype(float)
+            left = filled + factor * (restore(volume) - filled) - volume.truth
+            ratios.append(float(np.square(left).mean() / np.square(filled - volume.truth).mean()))
+        return float(np.mean(ratios))
+
+    found = modules("comparison_steps.calibration").calibration(restore, volumes(2), 2)
+    best: Any = optimize.minimize_scalar(error)
+    assert found["factor"] == pytest.approx(best.x, rel=1e-4)
+    assert found["factor"] == pytest.approx(1 / strength, rel=0.1)
+    assert found["gain_at_factor_db"] > found["gain_db"] + 1
+
+
+def test_the_strength_of_a_network_is_that_of_its_gain(modules: Callable[[str], Any], tested: Path) -> None:
+    found = modules("comparison_steps.report").summarise(tested)["x2"]
+    for name, one in found["calibration"]["bundled-minet"].items():
+        assert one["gain_db"] == pytest.approx(
+            found["sets"][name]["rows"]["bundled-minet"]["off"]["gain_db"]["mean"], abs=2e-3
+        )
+        assert one["gain_at_factor_db"] > one["gain_db"]
+
+
 def test_tables_and_pictures_come_from_the_results(modules: Callable[[str], Any], tested: Path, tmp_path: Path) -> None:
     table = modules("comparison_table")
     report: dict[str, Any] = {
@@ -174,6 +209,7 @@ def test_tables_and_pictures_come_from_the_results(modules: Callable[[str], Any]
     assert "| MINet | " in text
     assert f"{psnr:.2f} dB" in text
     assert "| another subject's | " in text
+    assert "### Strength of the detail, x2" in text
     assert "`minet-x2`, bundled over the best single-contrast method" in text
     drawn: list[NDArray[np.uint8]] = []
     rows = report["results"]["x2"]["sets"]["real, ICBM152 T1 to T2"]["rows"]
