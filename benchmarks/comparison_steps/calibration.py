@@ -1,7 +1,8 @@
-"""Whether a network adds too much detail or too little: the factor on it that would suit a test set best.
+"""Whether a network is too sure of the detail that it adds: the factor on it that would suit a test set best.
 
-Detail is what a network adds to zero-filled k-space. The factor is known only where the truth is, so that no method can
-use it; what is left of a difference between two networks with their own best factors is not one of strength.
+Detail is what a network adds to zero-filled k-space. What is right in the mean has a factor of one; below it a part of
+the detail is wrong. The factor is known only where the truth is, so that no method can use it; what is left of a
+difference between two networks with their own best factors is not one of strength.
 """
 
 import json
