@@ -114,13 +114,8 @@ class Reader:
         """
         with quietly():
             header = dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-            for tag in list(header.keys()):
-                verdict, element = self._judge(header, tag)
-                if verdict is not Verdict.READABLE:
-                    del header[tag]
-                elif element is not None:
-                    header[tag] = element
-            self._drop_unreadable(header.file_meta)
+            self._decode_all(header, Verdict.READABLE)
+            self._decode_all(header.file_meta, Verdict.READABLE, Verdict.EMPTY)
         return header
 
     def dataset(self, path: Path) -> Dataset:
@@ -149,6 +144,14 @@ class Reader:
             self._drop_unreadable(dataset.file_meta)
             dataset.update(header)
         return dataset
+
+    def _decode_all(self, dataset: Dataset, *kept: Verdict) -> None:
+        for tag in list(dataset.keys()):
+            verdict, element = self._judge(dataset, tag)
+            if verdict not in kept:
+                del dataset[tag]
+            elif element is not None:
+                dataset[tag] = element
 
     def _drop_unreadable(self, dataset: Dataset) -> None:
         for tag in list(dataset.keys()):

@@ -12,7 +12,7 @@ from pydicom import config, dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from minet_sdk.dicom import Derivation, derive, load, scan, write_series
 from minet_sdk.dicom.header import KEYWORDS, Reader, quietly
@@ -63,6 +63,21 @@ def test_the_order_of_good_and_bad_does_not_matter(make_series: MakeSeries, tmp_
     reader = Reader()
     assert ["FlipAngle" in reader.header(path) for path in paths] == [False] * 4 + [True]
     assert ["FlipAngle" in reader.dataset(path) for path in reversed(paths)] == [True] + [False] * 4
+
+
+def test_what_breaks_the_rules_in_every_image_is_read_without_remarks(make_series: MakeSeries, tmp_path: Path) -> None:
+    """An identifier with a leading zero, where only the file meta information says what the file is."""
+    for path in make_series(tmp_path):
+        dataset = dcmread(path)
+        del dataset.SOPClassUID
+        dataset.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.4")
+        dataset.save_as(path)
+        content = path.read_bytes()
+        assert content.count(b"1.2.840.10008.5.1.4.1.1.4\0") == 1
+        path.write_bytes(content.replace(b"1.2.840.10008.5.1.4.1.1.4\0", b"1.2.840.10008.5.1.4.1.01.4"))
+    _, headers = _scanned(tmp_path)
+    assert len(headers) == 5
+    assert {str(one.file_meta.MediaStorageSOPClassUID) for one in headers} == {"1.2.840.10008.5.1.4.1.01.4"}
 
 
 @ENCODINGS
