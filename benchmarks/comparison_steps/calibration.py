@@ -5,8 +5,6 @@ the detail is wrong. The factor is known only where the truth is, so that no met
 difference between two networks with their own best factors is not one of strength.
 """
 
-import json
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -14,11 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from comparison_steps.sets import MakeVolumes
-from comparison_steps.testing import Network, rounded
-from minet_sdk import Runtime
-from minet_sdk.atomic import replacing
+from comparison_steps.testing import Network, opened, write_json
 from minet_sdk.bundle import sha256
-from minet_sdk.export.bundle import export_bundle
 from minet_sdk.training.evaluation import BASELINE, Restore, interpolations, with_runtime
 from minet_sdk.training.evaluation_sets import TestVolume
 
@@ -27,11 +22,9 @@ Floats = npt.NDArray[np.float64]
 
 def test_calibration(network: Network, sets: Mapping[str, MakeVolumes], output: Path) -> None:
     """The best factor of one network on every set; one JSON."""
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = network.bundle or export_bundle(network.checkpoint, Path(folder) / network.row).location
-        with Runtime(bundle, consistency="off", trust=network.bundle is not None) as runtime:
-            restore = with_runtime(runtime)
-            found = {name: calibration(restore, make(network.scale), network.scale) for name, make in sets.items()}
+    with opened(network) as runtime:
+        restore = with_runtime(runtime)
+        found = {name: calibration(restore, make(network.scale), network.scale) for name, make in sets.items()}
     report = {
         "row": network.row,
         "scale": network.scale,
@@ -40,8 +33,7 @@ def test_calibration(network: Network, sets: Mapping[str, MakeVolumes], output: 
         "the one factor that suits the set best",
         "sets": found,
     }
-    with replacing(output / f"calibration-{network.name}.json") as temporary:
-        temporary.write_text(json.dumps(rounded(report)) + "\n", encoding="utf-8")
+    write_json(output / f"calibration-{network.name}.json", report)
 
 
 def calibration(restore: Restore, volumes: Iterable[TestVolume], scale: int) -> dict[str, float]:

@@ -1,7 +1,5 @@
 """What a reference does that is wrong, moved or missing, with the runtime's trust gate and without it."""
 
-import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +9,9 @@ import numpy as np
 
 from comparison_steps.sets import CLINICAL as DONORS
 from comparison_steps.sets import SHOWN, MakeVolumes
-from comparison_steps.testing import Network, rounded
+from comparison_steps.testing import Network, bundle_of, write_json
 from minet_sdk import Runtime
-from minet_sdk.atomic import replacing
 from minet_sdk.bundle import sha256
-from minet_sdk.export.bundle import export_bundle
 from minet_sdk.training.evaluation import Restore, as_json, evaluate, gain
 from minet_sdk.training.evaluation_sets import TestVolume
 
@@ -40,16 +36,14 @@ def test_robustness(network: Network, sets: Mapping[str, MakeVolumes], output: P
         "the same slice with none",
         "sets": {},
     }
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = network.bundle or export_bundle(network.checkpoint, Path(folder) / network.row).location
+    with bundle_of(network) as bundle:
         donors = list(sets[DONORS](network.scale))
         for set_name in (DONORS, SHOWN):
             volumes = list(_spoilt(sets[set_name](network.scale), donors))
             report["sets"][set_name] = {
                 gate: _on_set(bundle, volumes, network.scale, trust=gate == "gate") for gate in ("gate", "no gate")
             }
-    with replacing(output / f"robustness-{network.name}.json") as temporary:
-        temporary.write_text(json.dumps(rounded(report)) + "\n", encoding="utf-8")
+    write_json(output / f"robustness-{network.name}.json", report)
 
 
 def _on_set(bundle: Path, volumes: list[tuple[TestVolume, References]], scale: int, trust: bool) -> dict[str, Any]:

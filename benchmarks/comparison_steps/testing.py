@@ -2,7 +2,8 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,17 +77,29 @@ def bundled() -> list[Network]:
     return found
 
 
+@contextmanager
+def bundle_of(network: Network) -> Generator[Path]:
+    """The bundle that ships, or the checkpoint's export, which is gone after the block."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield network.bundle or export_bundle(network.checkpoint, Path(folder) / network.row).location
+
+
+@contextmanager
+def opened(network: Network) -> Generator[Runtime]:
+    """Through which a network is tested: without k-space consistency; references are judged if it ships."""
+    with bundle_of(network) as bundle, Runtime(bundle, consistency="off", trust=network.bundle is not None) as runtime:
+        yield runtime
+
+
 def test_network(network: Network, sets: Mapping[str, MakeVolumes], output: Path) -> None:
     """Restore all test sets, through a bundle and the runtime.
 
     A bundled model judges its references as it does for its users; the compared ones take all, none of them wrong.
     """
     loaded = load_checkpoint(network.checkpoint)
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = network.bundle or export_bundle(network.checkpoint, Path(folder) / network.row).location
-        with Runtime(bundle, consistency="off", trust=network.bundle is not None) as runtime:
-            results = _on_all(sets, network, with_runtime(runtime), output)
-            backend = runtime.info.backend
+    with opened(network) as runtime:
+        results = _on_all(sets, network, with_runtime(runtime), output)
+        backend = runtime.info.backend
     spent = cost(loaded.model.config)
     record = loaded.record
     about = {
@@ -132,7 +145,7 @@ def update_training_seconds(work: Path, output: Path) -> dict[str, tuple[float, 
         before, now = report["about"]["training_seconds"], json.loads(finished.read_text())["seconds"]
         if before != now and report["about"]["sha256"] == sha256(network.checkpoint):
             report["about"]["training_seconds"] = now
-            _write_json(path, report)
+            write_json(path, report)
             changed[run.name] = before, now
     return changed
 
@@ -230,18 +243,19 @@ def _write(network: Network, about: Mapping[str, Any], results: Mapping[str, Any
         "results": dict(results),
     }
     output.mkdir(parents=True, exist_ok=True)
-    _write_json(output / f"{network.name}.json", report)
+    write_json(output / f"{network.name}.json", report)
 
 
-def _write_json(path: Path, report: Mapping[str, Any]) -> None:
+def write_json(path: Path, report: Mapping[str, Any]) -> None:
+    """One result, in as many digits as it deserves."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(rounded(dict(report))) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(_rounded(dict(report))) + "\n", encoding="utf-8")
 
 
-def rounded(data: Any) -> Any:
+def _rounded(data: Any) -> Any:
     """Six digits are enough of any figure here."""
     if isinstance(data, float):
         return float(f"{data:.6g}")
     if isinstance(data, dict):
-        return {key: rounded(value) for key, value in data.items()}
-    return [rounded(value) for value in data] if isinstance(data, list) else data
+        return {key: _rounded(value) for key, value in data.items()}
+    return [_rounded(value) for value in data] if isinstance(data, list) else data
