@@ -233,19 +233,24 @@ class Execution {
     const size_t r = op.kernel, width = columns(in);
     const float *from = input(in);
     float *to = at<float>(op.output);
-    pool_.run(tasks.count, [&](ptrdiff_t y, unsigned) {
-      for (size_t x = 0; x < width; ++x)
-        for (size_t c = 0; c < channels; ++c) {
-          const float value = from[(y * width + x) * channels + c];
-          if (up) {
-            const size_t phase = c % (r * r), row = y * r + phase / r, column = x * r + phase % r;
-            to[(row * width * r + column) * (channels / (r * r)) + c / (r * r)] = value;
-          } else {
-            const size_t phase = y % r * r + x % r;
-            to[((y / r) * (width / r) + x / r) * channels * r * r + phase * channels + c] = value;
+    if (up)  // channels (channel, row, column) of a pixel become a square of pixels
+      pool_.run(tasks.count, [&](ptrdiff_t y, unsigned) {
+        const size_t outputs = channels / (r * r);
+        for (size_t c = 0; c < outputs; ++c)
+          for (size_t phase = 0; phase < r * r; ++phase) {
+            const float *line = from + y * width * channels + c * r * r + phase;
+            float *start = to + (((y * r + phase / r) * width) * r + phase % r) * outputs + c;
+            for (size_t x = 0; x < width; ++x) start[x * r * outputs] = line[x * channels];
           }
-        }
-    });
+      });
+    else  // and a square of pixels channels (row, column, channel)
+      pool_.run(tasks.count, [&](ptrdiff_t y, unsigned) {
+        const float *line = from + y * width * channels;
+        float *start = to + (y / r * (width / r) * r * r + y % r * r) * channels;
+        for (size_t x = 0; x < width / r; ++x)
+          for (size_t i = 0; i < r * channels; ++i)
+            start[x * r * r * channels + i] = line[x * r * channels + i];
+      });
   }
 
   void gram(const Operation &op, const Tasks &tasks, double *temporary) const {

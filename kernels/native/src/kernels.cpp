@@ -357,17 +357,16 @@ void convolution3(const Convolution3 &conv, ptrdiff_t task, float *scratch) {
   for (int k = 0; k < conv.chunks; ++k)
     if (conv.chunk[k].depth > deepest) deepest = conv.chunk[k].depth;
   float *sums = scratch;
-  float *v = scratch + channels_of_group;
-  float *m = v + points * point_stride(conv.tiles_per_strip, deepest);
-  const ptrdiff_t m_stride = point_stride(conv.tiles_per_strip, wide);
+  const ptrdiff_t stride = point_stride(conv.tiles_per_strip, deepest > wide ? deepest : wide);
+  float *m = scratch + channels_of_group;
+  float *v = m + points_between(conv.chunks) * stride;
   const Foresight foresight(conv, tile_columns, first_panel * panel, wide);
 
   for (int k = 0; k < conv.chunks; ++k) {
     const Chunk &chunk = conv.chunk[k];
-    const ptrdiff_t v_stride = point_stride(conv.tiles_per_strip, chunk.depth);
     for (int t = 0; t < tiles; ++t)
       transform_tile(conv, chunk, int((first_tile + t) / tile_columns) * tile,
-                     int((first_tile + t) % tile_columns) * tile, v + ptrdiff_t(t) * chunk.depth, v_stride);
+                     int((first_tile + t) % tile_columns) * tile, v + ptrdiff_t(t) * chunk.depth, stride);
     const bool last = k + 1 == conv.chunks;
     const ptrdiff_t next_tile = first_tile + ptrdiff_t(conv.strips_ahead) * conv.tiles_per_strip;
     const ptrdiff_t next_left = tile_columns * tile_rows - next_tile;
@@ -380,7 +379,7 @@ void convolution3(const Convolution3 &conv, ptrdiff_t task, float *scratch) {
         foresight.input(conv.chunk[k + 1], first_tile, tiles, p);
       }
       const float *u = chunk.weights + (ptrdiff_t(p) * conv.panels + first_panel) * chunk.depth * panel;
-      multiply_panels(panels, tiles, v + p * v_stride, chunk.depth, u, chunk.depth, m + p * m_stride, wide, k > 0);
+      multiply_panels(panels, tiles, v + p * stride, chunk.depth, u, chunk.depth, m + p * stride, wide, k > 0);
     }
   }
 
@@ -389,9 +388,9 @@ void convolution3(const Convolution3 &conv, ptrdiff_t task, float *scratch) {
     const int y = int((first_tile + t) / tile_columns) * tile, x = int((first_tile + t) % tile_columns) * tile;
     const float *from = m + ptrdiff_t(t) * wide;
     if (y + tile <= conv.height && x + tile <= conv.width)
-      finish_tile<true>(conv, from, m_stride, first_panel * panel, panels, y, x, sums);
+      finish_tile<true>(conv, from, stride, first_panel * panel, panels, y, x, sums);
     else
-      finish_tile<false>(conv, from, m_stride, first_panel * panel, panels, y, x, sums);
+      finish_tile<false>(conv, from, stride, first_panel * panel, panels, y, x, sums);
   }
   finish_streams();
   if (conv.epilogue.partials) {
@@ -557,31 +556,74 @@ void direct_spread(const Direct &conv, int y, float *raw) {
   }
 }
 
+// J outputs of one pixel, each from taps [kx0, kx1) of rows [ky0, ky1): a row's taps and their channels lie side by side,
+// in the input as in the weights.
+template <int J>
+inline void gather_pixel(const Direct &conv, int y, int x, int ky0, int ky1, int kx0, int kx1, int first, float *raw) {
+  constexpr int sums_of_each = J == 1 ? 4 : J == 2 ? 2 : 1;  // so that some are always under way
+  constexpr int step = sums_of_each * Vector::width;
+  const ptrdiff_t line = ptrdiff_t(conv.kernel) * conv.inputs, length = ptrdiff_t(kx1 - kx0) * conv.inputs;
+  const float *weights = conv.weights + first * conv.kernel * line + kx0 * conv.inputs;
+  Vector sums[J][sums_of_each];
+  float rest[J] = {};
+#pragma GCC unroll 4
+  for (int j = 0; j < J; ++j)
+#pragma GCC unroll 4
+    for (int s = 0; s < sums_of_each; ++s) sums[j][s] = Vector::zero();
+  for (int ky = ky0; ky < ky1; ++ky) {
+    const float *from =
+        conv.input + (ptrdiff_t(y + ky - conv.before) * conv.width + x + kx0 - conv.before) * conv.inputs;
+    const float *w = weights + ky * line;
+    ptrdiff_t i = 0;
+    for (; i + step <= length; i += step)
+#pragma GCC unroll 4
+      for (int s = 0; s < sums_of_each; ++s) {
+        const Vector value = Vector::load(from + i + s * Vector::width);
+#pragma GCC unroll 4
+        for (int j = 0; j < J; ++j)
+          sums[j][s] =
+              multiply_add(value, Vector::load(w + j * conv.kernel * line + i + s * Vector::width), sums[j][s]);
+      }
+    for (; i + Vector::width <= length; i += Vector::width)
+#pragma GCC unroll 4
+      for (int j = 0; j < J; ++j)
+        sums[j][0] =
+            multiply_add(Vector::load(from + i), Vector::load(w + j * conv.kernel * line + i), sums[j][0]);
+    for (; i < length; ++i)
+      for (int j = 0; j < J; ++j) rest[j] += from[i] * w[j * conv.kernel * line + i];
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < J; ++j) {
+    Vector total = sums[j][0];
+    if constexpr (sums_of_each == 2) total = total + sums[j][1];
+    if constexpr (sums_of_each == 4) total = (total + sums[j][1]) + (sums[j][2] + sums[j][3]);
+    raw[j] = sum(total) + rest[j];
+  }
+}
+
 void direct_gather(const Direct &conv, int y, float *raw) {
   const int k = conv.kernel;
   const int ky0 = first_tap(y, conv.before), ky1 = end_tap(y, conv.before, k, conv.height);
   for (int x = 0; x < conv.width; ++x) {
     const int kx0 = first_tap(x, conv.before), kx1 = end_tap(x, conv.before, k, conv.width);
-    // Taps along a row and their channels lie side by side, in the input as in the weights.
-    const ptrdiff_t length = ptrdiff_t(kx1 - kx0) * conv.inputs;
-    for (int o = 0; o < conv.outputs; ++o) {
-      Vector sums[4] = {Vector::zero(), Vector::zero(), Vector::zero(), Vector::zero()};
-      float rest = 0.0f;
-      for (int ky = ky0; ky < ky1; ++ky) {
-        const float *from =
-            conv.input + (ptrdiff_t(y + ky - conv.before) * conv.width + x + kx0 - conv.before) * conv.inputs;
-        const float *w = conv.weights + ((ptrdiff_t(o) * k + ky) * k + kx0) * conv.inputs;
-        ptrdiff_t i = 0;
-        for (; i + 4 * Vector::width <= length; i += 4 * Vector::width)
-#pragma GCC unroll 4
-          for (int j = 0; j < 4; ++j)
-            sums[j] = multiply_add(Vector::load(from + i + j * Vector::width), Vector::load(w + i + j * Vector::width),
-                                   sums[j]);
-        for (; i + Vector::width <= length; i += Vector::width)
-          sums[0] = multiply_add(Vector::load(from + i), Vector::load(w + i), sums[0]);
-        for (; i < length; ++i) rest += from[i] * w[i];
-      }
-      raw[ptrdiff_t(x) * conv.outputs + o] = sum((sums[0] + sums[1]) + (sums[2] + sums[3])) + rest;
+    float *to = raw + ptrdiff_t(x) * conv.outputs;
+    int o = 0;
+    for (; o + 4 <= conv.outputs; o += 4) gather_pixel<4>(conv, y, x, ky0, ky1, kx0, kx1, o, to + o);
+    for (; o + 2 <= conv.outputs; o += 2) gather_pixel<2>(conv, y, x, ky0, ky1, kx0, kx1, o, to + o);
+    if (o < conv.outputs) gather_pixel<1>(conv, y, x, ky0, ky1, kx0, kx1, o, to + o);
+  }
+}
+
+// Finish a row and shuffle its pixels: outputs (channel, row, column) of each become a square of pixels.
+void finish_shuffled(const Direct &conv, ptrdiff_t row, const float *raw) {
+  const Epilogue &e = conv.epilogue;
+  const int r = conv.shuffle;
+  for (int o = 0; o < conv.outputs; ++o) {
+    const int channel = o / (r * r), down = o / r % r, across = o % r;
+    float *to = e.output + ((row * r + down) * conv.width * r + across) * e.channels + channel;
+    for (ptrdiff_t x = 0; x < conv.width; ++x) {
+      const float value = raw[x * conv.outputs + o] + (e.bias ? e.bias[o] : 0.0f);
+      to[x * r * e.channels] = activated(value, e.activation) * e.alpha;
     }
   }
 }
@@ -600,21 +642,10 @@ void direct(const Direct &conv, ptrdiff_t row, float *scratch) {
       direct_gather(conv, y, raw);
       break;
   }
-  const Epilogue &e = conv.epilogue;
-  if (conv.shuffle == 1) {
-    finish_run(e, raw, conv.outputs, row * conv.width, conv.width, 0, conv.outputs, nullptr);
-    return;
-  }
-  const int r = conv.shuffle;
-  for (int x = 0; x < conv.width; ++x)
-    for (int o = 0; o < conv.outputs; ++o) {
-      float value = raw[ptrdiff_t(x) * conv.outputs + o];
-      if (e.bias) value += e.bias[o];
-      value = activated(value, e.activation) * e.alpha;
-      const int channel = o / (r * r), phase = o % (r * r);
-      const ptrdiff_t line = row * r + phase / r, column = ptrdiff_t(x) * r + phase % r;
-      e.output[(line * conv.width * r + column) * e.channels + channel] = value;
-    }
+  if (conv.shuffle == 1)
+    finish_run(conv.epilogue, raw, conv.outputs, row * conv.width, conv.width, 0, conv.outputs, nullptr);
+  else
+    finish_shuffled(conv, row, raw);
 }
 
 void pointwise(const Pointwise &op, ptrdiff_t task) {

@@ -118,10 +118,14 @@ constexpr ptrdiff_t point_stride(ptrdiff_t tiles, ptrdiff_t channels) {
 // Pixels of a task of a point-by-point operation.
 constexpr ptrdiff_t pixels_per_task(ptrdiff_t channels) { return channels < 64 ? 6144 / channels : run_pixels; }
 
+// Points by which the transformed input of a 3x3 convolution lies behind its products. Those of a single chunk take the
+// place of the point before, which is not needed any more: half the cache. Several chunks add to products that stay.
+constexpr ptrdiff_t points_between(ptrdiff_t chunks) { return chunks == 1 ? 1 : points; }
+
 // Floats of scratch that a task takes.
-constexpr ptrdiff_t convolution3_scratch(ptrdiff_t tiles, ptrdiff_t depth, ptrdiff_t panels) {
+constexpr ptrdiff_t convolution3_scratch(ptrdiff_t tiles, ptrdiff_t chunks, ptrdiff_t depth, ptrdiff_t panels) {
   const ptrdiff_t wide = (panels < group_panels ? panels : group_panels) * panel;
-  return group_panels * panel + points * (point_stride(tiles, depth) + point_stride(tiles, wide));
+  return group_panels * panel + (points_between(chunks) + points) * point_stride(tiles, depth > wide ? depth : wide);
 }
 constexpr ptrdiff_t convolution1_scratch() { return ptrdiff_t(run_pixels) * group_panels * panel; }
 constexpr ptrdiff_t direct_scratch(ptrdiff_t width, ptrdiff_t outputs, ptrdiff_t kernel) {

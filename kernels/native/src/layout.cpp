@@ -18,7 +18,13 @@ constexpr int fewest_tiles = 12, most_tiles = 48, tile_step = 12;
 constexpr size_t many_chunks = 4;
 constexpr int fewest_tiles_of_many = 24;
 
+// Images of usual sizes are whole pages, and so would be their distances: the same pixel of each would compete for the
+// same few places of every cache. Some lines more set them apart.
+constexpr size_t page = 4096, apart = 17 * alignment;
+
 size_t rounded(size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
+
+size_t set_apart(size_t bytes) { return bytes < page ? rounded(bytes) : (bytes + page - 1) / page * page + apart; }
 
 void check_size(size_t bytes) {
   if (bytes > most_bytes) throw Failure{MINET_OUT_OF_MEMORY, "the image is too large for any memory"};
@@ -41,8 +47,8 @@ size_t scratch_floats(const Plan &plan, const Operation &op, uint32_t height, ui
   const Tensor &in = plan.tensors[op.input[0]];
   switch (op.kind) {
     case Code::convolution3: {
-      const uint32_t panels = op.outputs / panel;
-      return convolution3_scratch(tasks_of(plan, op, height, width).tiles_per_strip, deepest(plan, op), panels);
+      const ptrdiff_t tiles = tasks_of(plan, op, height, width).tiles_per_strip;
+      return convolution3_scratch(tiles, chunks_of(plan, op).size(), deepest(plan, op), op.outputs / panel);
     }
     case Code::convolution1:
       return convolution1_scratch();
@@ -111,7 +117,7 @@ class PhasePlanner {
       scratch = std::max(scratch, scratch_floats(plan_, op, height_, width_) * sizeof(float));
       if (const size_t bytes = temporary_bytes(plan_, op, height_, width_)) {
         temporary[i] = buffers_.size();
-        buffers_.push_back({rounded(bytes), i, i});
+        buffers_.push_back({set_apart(bytes), i, i});
       }
       for (uint32_t id : {op.output, op.pooled, op.sum})
         if (id != none && is_here(id)) add(id, i, op);
@@ -146,7 +152,7 @@ class PhasePlanner {
   }
 
   void add(uint32_t id, size_t index, const Operation &op) {
-    const size_t bytes = rounded(tensor_bytes(plan_.tensors[id], height_, width_));
+    const size_t bytes = set_apart(tensor_bytes(plan_.tensors[id], height_, width_));
     check_size(bytes);
     if (id == op.output) {
       const uint32_t taken = overwritten(op, index);
@@ -240,7 +246,7 @@ Layout make_layout(const Plan &plan, uint32_t height, uint32_t width, unsigned t
   for (size_t id = 0; id < plan.tensors.size(); ++id) {
     if (!plan.kept[id]) continue;
     layout.kept[id] = layout.features_bytes;
-    layout.features_bytes += rounded(tensor_bytes(plan.tensors[id], height, width));
+    layout.features_bytes += set_apart(tensor_bytes(plan.tensors[id], height, width));
     check_size(layout.features_bytes);
   }
   layout.prepare = PhasePlanner(plan, height, width, false).make(threads);
