@@ -13,15 +13,18 @@ import numpy.typing as npt
 
 from minet_sdk.errors import InputError
 from minet_sdk.kspace import degrade
+from minet_sdk.scratch import Scratch
 
 Array = npt.NDArray[np.float32]
+
+_scratch = Scratch()
 
 LEAST_TRUST = 0.15
 """Below this a reference is not used. Measured on subjects that no test uses: other subjects' references score at most
 0.05 (x2 and x4, clinical and random contrast), nine of ten right ones at least 0.23, the real pairs at least 0.55."""
 
 WINDOW = 5
-"""Edge of a window, low-resolution pixels; `_window_means` is made for it."""
+"""Edge of a window, low-resolution pixels; `_window_mean` is made for it."""
 
 MOVES = ((3, 0), (-3, 0), (0, 3), (0, -3))
 """Rows and columns by which the reference is moved for comparison, low-resolution pixels."""
@@ -101,18 +104,19 @@ def see(image: Array) -> Seen:
     """
     if min(image.shape) < SMALLEST:
         raise InputError(f"reference is {image.shape}; trust needs at least {SMALLEST} x {SMALLEST} pixels")
-    values = _standard(image)
-    padded = np.pad(values, WINDOW // 2, mode="wrap")
-    mean, square = _window_means(np.stack([padded, padded * padded]))
-    variance = np.maximum(square - mean * mean, 0)
-    variance += np.float32(FLAT * variance.mean(dtype=np.float64)) or np.float32(1)
-    rows, columns = image.shape
-    return Seen(
-        (rows, columns),
-        np.pad(values, _REACH, mode="wrap"),
-        np.pad(mean, _FARTHEST, mode="wrap"),
-        np.pad(1 / variance, _FARTHEST, mode="wrap"),
+    values = _standard(image, np.empty((image.shape[0] + 2 * _REACH, image.shape[1] + 2 * _REACH), np.float32))
+    around = _moved(values, (0, 0), _with_margin(image.shape, WINDOW // 2))
+    mean = np.pad(_window_mean(around, _scratch("mean", image.shape)), _FARTHEST, mode="wrap")
+    variance = _window_mean(
+        np.multiply(around, around, out=_scratch("product", around.shape)), _scratch("variance", image.shape)
     )
+    inside = _moved(mean, (0, 0), image.shape)
+    variance -= np.multiply(inside, inside, out=_scratch("spare", image.shape))
+    np.maximum(variance, 0, out=variance)
+    variance += np.float32(FLAT * variance.mean(dtype=np.float64)) or np.float32(1)
+    np.divide(1, variance, out=variance)
+    rows, columns = image.shape
+    return Seen((rows, columns), values, mean, np.pad(variance, _FARTHEST, mode="wrap"))
 
 
 def reference_trust(target: Array, reference: Seen) -> float:
@@ -133,39 +137,53 @@ def reference_trust(target: Array, reference: Seen) -> float:
     """
     if target.shape != reference.shape:
         raise InputError(f"target {target.shape} and reference {reference.shape}: expected two (H, W) of one size")
-    rows, columns = reference.shape
-    t = np.pad(_standard(target), WINDOW // 2, mode="wrap")
-    moves = ((0, 0), *MOVES)
-    products = np.empty((2 + len(moves), *t.shape), np.float32)
-    products[0] = t
-    np.multiply(t, t, out=products[1])
-    for product, move in zip(products[2:], moves, strict=True):
-        np.multiply(t, _moved(reference.values, move, t.shape), out=product)
-    means = _window_means(products)
-    mean, variance, covariances = means[0], means[1], means[2:]
-    variance -= mean * mean
+    shape, around = reference.shape, _with_margin(reference.shape, WINDOW // 2)
+    product, spare = _scratch("product", around), _scratch("spare", shape)
+    t = _standard(target, _scratch("target", around))
+    mean = _window_mean(t, _scratch("mean", shape))
+    variance = _window_mean(np.multiply(t, t, out=product), _scratch("variance", shape))
+    variance -= np.multiply(mean, mean, out=spare)
     np.maximum(variance, np.finfo(np.float32).tiny, out=variance)
-    weight = np.minimum(variance, np.float32(LOUDEST * variance.mean(dtype=np.float64)))
+    loudest = np.float32(LOUDEST * variance.mean(dtype=np.float64))
+    weight = np.minimum(variance, loudest, out=_scratch("weight", shape))
     total = float(weight.sum(dtype=np.float64))
     weight /= variance
     explained: list[float] = []
-    for covariance, move in zip(covariances, moves, strict=True):
-        covariance -= mean * _moved(reference.mean, move, (rows, columns))
+    for move in ((0, 0), *MOVES):
+        np.multiply(t, _moved(reference.values, move, around), out=product)
+        covariance = _window_mean(product, _scratch("covariance", shape))
+        covariance -= np.multiply(mean, _moved(reference.mean, move, shape), out=spare)
         covariance *= covariance
         covariance *= weight
-        covariance *= _moved(reference.inverse_variance, move, (rows, columns))
+        covariance *= _moved(reference.inverse_variance, move, shape)
         explained.append(float(covariance.sum(dtype=np.float64)) / total)
     here, *elsewhere = explained
     return (here - max(elsewhere)) / (1 - max(elsewhere))
 
 
-def _standard(image: Array) -> Array:
-    """Mean 0, standard deviation 1, so that the window sums lose no digits; zeros for a constant image."""
-    deviation: npt.NDArray[np.float64] = image - np.mean(image, dtype=np.float64)
-    size = float(np.sqrt(np.mean(deviation * deviation)))
+def _with_margin(shape: tuple[int, ...], margin: int) -> tuple[int, int]:
+    """(H, W) with a margin on every side."""
+    rows, columns = shape
+    return rows + 2 * margin, columns + 2 * margin
+
+
+def _standard(image: Array, out: Array) -> Array:
+    """Mean 0, standard deviation 1, so that the window sums lose no digits; zeros for a constant image.
+
+    Args:
+        image: (H, W).
+        out: filled and returned, with a margin on every side, where the image continues periodically.
+    """
+    margin = (out.shape[0] - image.shape[0]) // 2
+    inside = _moved(out, (0, 0), image.shape)
+    np.subtract(image, np.mean(image, dtype=np.float64), out=inside, casting="same_kind")
+    size = float(np.sqrt(np.einsum("ij,ij->", inside, inside, dtype=np.float64) / image.size))
     if size > 0:
-        deviation /= size
-    return deviation.astype(np.float32)
+        inside /= np.float32(size)
+    columns = slice(margin, out.shape[1] - margin)
+    out[:margin, columns], out[-margin:, columns] = inside[-margin:], inside[:margin]
+    out[:, :margin], out[:, -margin:] = out[:, -2 * margin : -margin], out[:, margin : 2 * margin]
+    return out
 
 
 def _moved(padded: Array, move: tuple[int, int], shape: tuple[int, ...]) -> Array:
@@ -174,12 +192,13 @@ def _moved(padded: Array, move: tuple[int, int], shape: tuple[int, ...]) -> Arra
     return padded[top : top + shape[0], left : left + shape[1]]
 
 
-def _window_means(padded: Array) -> Array:
-    """(n, H, W) means over the window around every pixel of (n, H + WINDOW - 1, W + WINDOW - 1)."""
-    pairs = padded[:, :-1] + padded[:, 1:]
-    rows = pairs[:, :-3] + pairs[:, 2:-1]
-    rows += padded[:, 4:]
-    pairs = rows[:, :, :-1] + rows[:, :, 1:]
-    both = pairs[:, :, :-3] + pairs[:, :, 2:-1]
-    both += rows[:, :, 4:]
-    return np.multiply(both, np.float32(1 / WINDOW**2), out=both, dtype=np.float32)
+def _window_mean(padded: Array, out: Array) -> Array:
+    """Mean over the window around every pixel of an image with a margin of half a window; fills and returns ``out``."""
+    rows = np.add(padded[:-4], padded[1:-3], out=_scratch("rows", (out.shape[0], padded.shape[1])))
+    for first in (2, 3, 4):
+        rows += padded[first : first + out.shape[0]]
+    np.add(rows[:, :-4], rows[:, 1:-3], out=out)
+    for first in (2, 3, 4):
+        out += rows[:, first : first + out.shape[1]]
+    out *= np.float32(1 / WINDOW**2)
+    return out

@@ -1,5 +1,7 @@
 """Reference trust against windows computed one by one, and on references that are right, moved or somebody else's."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -98,3 +100,11 @@ def test_shapes_are_checked() -> None:
         reference_trust(np.zeros((16, 16), np.float32), see(np.zeros((16, 18), np.float32)))
     with pytest.raises(InputError, match="at least 10 x 10"):
         see(np.zeros((8, 16), np.float32))
+
+
+def test_many_threads_judge_beside_each_other() -> None:
+    pairs = [pair(head(seed, 64), seed) for seed in range(8)]
+    targets, references = [target for _, target in pairs] * 20, [see(reference) for reference, _ in pairs] * 20
+    alone = list(map(reference_trust, targets, references))
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(reference_trust, targets, references)) == alone
