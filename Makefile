@@ -97,12 +97,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(INSTALL) --editable '.[demo]'
 	touch $@
 
-# pip would compile what it installs on one core; before the first import it has to be, since compilers warn, and the
-# tests take warnings for errors. Packages hold files of other Pythons too, which do not compile.
+# pip would compile everything that it installs, on one core; each module is compiled when it is first imported instead.
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(INSTALL) --editable '.[demo,dicom,nifti,train,export,tensorrt-rtx,openvino,dev]'
 	$(INSTALL) --no-deps fastmri
-	$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 
 # The Python half of two TensorRT versions, each in a folder of its own: they share one import name.

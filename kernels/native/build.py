@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
@@ -106,14 +107,18 @@ def build_program(source: Path, output: Path, sanitizer: str = "none") -> None:
 
 
 def _compile(folder: Path, sanitizer: str) -> list[Path]:
-    objects: list[Path] = []
-    units = [(path, path.stem, ()) for path in sorted(SOURCES.glob("*.cpp")) if path.name != _KERNELS]
-    units += [(SOURCES / _KERNELS, name, (*flags, f"-DMINET_KERNELS={name}")) for name, flags in _ISA_FLAGS.items()]
-    for source, name, flags in units:
+    # The kernels first: they take longest.
+    units = [(SOURCES / _KERNELS, name, (*flags, f"-DMINET_KERNELS={name}")) for name, flags in _ISA_FLAGS.items()]
+    units += [(path, path.stem, ()) for path in sorted(SOURCES.glob("*.cpp")) if path.name != _KERNELS]
+
+    def compiled(unit: tuple[Path, str, tuple[str, ...]]) -> Path:
+        source, name, flags = unit
         target = folder / f"{name}.o"
         _run([compiler(), *_FLAGS, *flags, *_SANITIZERS[sanitizer], "-c", source, "-o", target])
-        objects.append(target)
-    return objects
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(compiled, units))
 
 
 def _run(command: list[str | Path]) -> None:

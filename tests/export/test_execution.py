@@ -16,6 +16,8 @@ from minet_sdk.export.execution import rounded_twin, run_network, run_onnx, run_
 from minet_sdk.export.quantise import Quantisation
 from minet_sdk.training.model import MINet
 
+pytestmark = pytest.mark.long
+
 BFLOAT16 = ml_dtypes.bfloat16
 
 

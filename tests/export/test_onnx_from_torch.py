@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from minet_sdk.bundle import METADATA_KEY, Bundle, Manifest
 from minet_sdk.training.model import MINet
 
+pytestmark = pytest.mark.long
+
 
 def restored_by_onnxruntime(
     model: onnx.ModelProto, target: torch.Tensor, reference: torch.Tensor

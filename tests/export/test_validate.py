@@ -16,6 +16,8 @@ from minet_sdk.export.slices import Slices
 from minet_sdk.export.validate import Check, check_bundle, raise_failures
 from minet_sdk.training.model import MINet
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def quantised(bundle_of: Callable[[str], Bundle], tmp_path: Path) -> Path:
