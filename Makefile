@@ -9,6 +9,9 @@ TENSORRT := 10.16.1.11 11.4.0.106
 SOURCES := minet_sdk export kernels training benchmarks tools tests setup.py
 NATIVE := kernels/native/libminet.so
 
+# What is imported is compiled once, not by every process anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint types unit system long slow sanitize kernels kernels-check bench series quality precision wheel clean
 
 demo: $(VENV)/.demo
