@@ -38,7 +38,7 @@ unit: $(VENV)/.dev $(VENV)/.tensorrt system $(NATIVE)
 system:
 	tools/system_packages.sh
 
-# The other half of the tests' time: engines, exports, training runs, benchmarks.
+# Most of the tests' time: engines, kernels, exports, training runs, benchmarks.
 long: $(VENV)/.dev $(VENV)/.tensorrt system $(NATIVE)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m 'long and not slow and not gpu'
 

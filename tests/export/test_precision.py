@@ -17,6 +17,8 @@ from minet_sdk.export.graphs import ModelGraph
 from minet_sdk.export.precision import TensorCoreConvolutions, cast_weights
 from minet_sdk.training.model import MINet
 
+pytestmark = pytest.mark.long
+
 FLOAT, HALF, BRAIN = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16
 
 

@@ -28,6 +28,8 @@ from minet_sdk.export.quantise import (
 )
 from minet_sdk.training.model import MINet
 
+pytestmark = pytest.mark.long
+
 FORMATS: tuple[Format, ...] = get_args(Format)
 SCALE = 0.0234375
 """A float16 number."""

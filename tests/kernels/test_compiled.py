@@ -14,6 +14,8 @@ from minet_sdk.kernels.binaries import Target, manifest
 from minet_sdk.kernels.launches import Element, Launch, Layout, Mode
 from minet_sdk.kernels.ptx import Coverage
 
+pytestmark = pytest.mark.long
+
 Array = npt.NDArray[Any]
 
 TYPES: dict[Element, Any] = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}

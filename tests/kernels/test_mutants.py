@@ -20,6 +20,8 @@ from minet_sdk.kernels.binaries import Target, ptx
 from minet_sdk.kernels.launches import Element, Layout, Mode
 from minet_sdk.kernels.ptx import Module, PtxError, parse
 
+pytestmark = pytest.mark.long
+
 Array = npt.NDArray[Any]
 Options = dict[str, Any]
 Trial = Callable[[Module, Options], float]

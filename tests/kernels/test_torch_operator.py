@@ -26,6 +26,8 @@ from minet_sdk.training.config import MinetConfig
 from minet_sdk.training.integration import MultiStageIntegration, use_kernels
 from minet_sdk.training.model import build
 
+pytestmark = pytest.mark.long
+
 MODES = get_args(Affinity)
 SETTINGS = {"temperature": 0.3, "gain": 0.6}
 FORMATS = {"linear": torch.contiguous_format, "hwc8": torch.channels_last}
