@@ -11,6 +11,8 @@ import pytest
 from minet_sdk.bundle import Bundle, Precision
 from minet_sdk.export.weights import WEIGHTS, SharedWeights
 
+pytestmark = pytest.mark.long
+
 
 def stored(bundle: Bundle) -> list[tuple[str, str, int, int]]:
     """Graph, location, offset and length of every external tensor."""
