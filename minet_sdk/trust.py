@@ -104,19 +104,18 @@ def see(image: Array) -> Seen:
     """
     if min(image.shape) < SMALLEST:
         raise InputError(f"reference is {image.shape}; trust needs at least {SMALLEST} x {SMALLEST} pixels")
-    values = _standard(image, np.empty((image.shape[0] + 2 * _REACH, image.shape[1] + 2 * _REACH), np.float32))
-    around = _moved(values, (0, 0), _with_margin(image.shape, WINDOW // 2))
-    mean = np.pad(_window_mean(around, _scratch("mean", image.shape)), _FARTHEST, mode="wrap")
-    variance = _window_mean(
-        np.multiply(around, around, out=_scratch("product", around.shape)), _scratch("variance", image.shape)
-    )
-    inside = _moved(mean, (0, 0), image.shape)
-    variance -= np.multiply(inside, inside, out=_scratch("spare", image.shape))
+    values = _standard(image, np.empty(_with_margin(image.shape, _REACH), np.float32))
+    mean, variance = _moments(_moved(values, (0, 0), _with_margin(image.shape, WINDOW // 2)), image.shape)
     np.maximum(variance, 0, out=variance)
     variance += np.float32(FLAT * variance.mean(dtype=np.float64)) or np.float32(1)
     np.divide(1, variance, out=variance)
     rows, columns = image.shape
-    return Seen((rows, columns), values, mean, np.pad(variance, _FARTHEST, mode="wrap"))
+    return Seen(
+        (rows, columns),
+        values,
+        np.pad(mean, _FARTHEST, mode="wrap"),
+        np.pad(variance, _FARTHEST, mode="wrap"),
+    )
 
 
 def reference_trust(target: Array, reference: Seen) -> float:
@@ -140,9 +139,7 @@ def reference_trust(target: Array, reference: Seen) -> float:
     shape, around = reference.shape, _with_margin(reference.shape, WINDOW // 2)
     product, spare = _scratch("product", around), _scratch("spare", shape)
     t = _standard(target, _scratch("target", around))
-    mean = _window_mean(t, _scratch("mean", shape))
-    variance = _window_mean(np.multiply(t, t, out=product), _scratch("variance", shape))
-    variance -= np.multiply(mean, mean, out=spare)
+    mean, variance = _moments(t, shape)
     np.maximum(variance, np.finfo(np.float32).tiny, out=variance)
     loudest = np.float32(LOUDEST * variance.mean(dtype=np.float64))
     weight = np.minimum(variance, loudest, out=_scratch("weight", shape))
@@ -190,6 +187,18 @@ def _moved(padded: Array, move: tuple[int, int], shape: tuple[int, ...]) -> Arra
     """(H, W) of an image with an even margin, moved by rows and columns."""
     top, left = ((have - want) // 2 - by for have, want, by in zip(padded.shape, shape, move, strict=True))
     return padded[top : top + shape[0], left : left + shape[1]]
+
+
+def _moments(padded: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Mean and variance of the window around every pixel of an image with a margin of half a window.
+
+    In scratch arrays: theirs until this is called again.
+    """
+    mean, variance = _scratch("mean", shape), _scratch("variance", shape)
+    _window_mean(padded, mean)
+    _window_mean(np.multiply(padded, padded, out=_scratch("product", padded.shape)), variance)
+    variance -= np.multiply(mean, mean, out=_scratch("spare", shape))
+    return mean, variance
 
 
 def _window_mean(padded: Array, out: Array) -> Array:
