@@ -131,7 +131,7 @@ def _integration() -> Case:
 
 
 def _ends() -> Case:
-    """Head, upsampling, tail and the interpolation that is added."""
+    """Head, upsampling, tail and the interpolation that is added; the driver conditions such slices, too."""
     draft, target = Draft(), Tensor(Kind.IMAGE, 1)
     fine = draft.convolution([draft.convolution([target])], 4 * CHANNELS, shuffle=2)
     skip = draft.convolution([target], 4, 16, before=7, repeat_edge=True, shuffle=2)
@@ -144,7 +144,7 @@ CASES = {
     "1x1 fusion": _fusion,
     "channel-spatial attention": _attention,
     "Gram matrix and mixed reduction": _integration,
-    "head, upsampling, tail, interpolation": _ends,
+    "head, upsampling, tail, interpolation, conditioning": _ends,
 }
 
 

@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from minet_sdk.conditioning import Judged
 from minet_sdk.errors import InputError
-from minet_sdk.trust import Seen
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class PreparedReference:
     features: tuple[Any, ...]
     """One entry a slice, in the backend's own form."""
 
-    seen: tuple[Seen | None, ...]
-    """Of each slice what its trust is judged by, see `trust.seen_by_target`; None where it is not judged."""
+    seen: tuple[Judged | None, ...]
+    """Of each slice what its trust is judged by, see `Conditioning.see`; None where it is not judged."""
 
     @property
     def nbytes(self) -> int | None:

@@ -19,15 +19,16 @@ from minet_sdk.backends import AUTO, Need, choose, make_runner
 from minet_sdk.backends.base import DeviceRunner, RunnerOptions
 from minet_sdk.bundle import Bundle, locate, open_bundle
 from minet_sdk.capacity import Capacity, TilingOption
+from minet_sdk.conditioning import Judged
 from minet_sdk.errors import BackendError, InputError
-from minet_sdk.kspace import Consistency, enforce_consistency
+from minet_sdk.kspace import Consistency
 from minet_sdk.memory import parsed_bytes
 from minet_sdk.reports import PreparedReference, RuntimeInfo, bytes_of
 from minet_sdk.shapes import LARGEST_OUTPUT, ShapeRules
 from minet_sdk.slices import Inferred, ReadySlice, SlicePath, as_slices
 from minet_sdk.tally import Stats, Tally
 from minet_sdk.tiling import Tiling
-from minet_sdk.trust import LEAST_TRUST, Seen, distrust
+from minet_sdk.trust import LEAST_TRUST, distrust
 
 if TYPE_CHECKING:
     from minet_sdk.cuda.arrays import CudaArray, DeviceArray, DlpackArray
@@ -114,7 +115,9 @@ class Runtime:
         try:
             self._capacity = Capacity(self._bundle, self._runner, largest_output, limit, tiling)
             self._trust = trust
-            self._path = SlicePath(self._runner, self._bundle, self._capacity, trust and manifest.without_reference)
+            self._conditioning = self._runner.conditioning(manifest.normalisation, manifest.scale)
+            judges = trust and manifest.without_reference
+            self._path = SlicePath(self._runner, self._conditioning, self._capacity, judges)
             started = time.perf_counter()
             self._golden_error = self._check_golden()
             self._warm_up_seconds = time.perf_counter() - started
@@ -194,7 +197,7 @@ class Runtime:
         slices = as_slices(reference, "reference", complex_allowed=False)
         self._rules.check_alone(slices.shape)
         features: list[Any] = []
-        seen: list[Seen | None] = []
+        seen: list[Judged | None] = []
         for piece in slices:
             started = time.perf_counter()
             features.append(self._path.encode(piece))
@@ -311,8 +314,10 @@ class Runtime:
             BackendError: values are not finite.
         """
         target = target.astype(np.complex64 if np.iscomplexobj(target) else np.float32, copy=False)
-        finished = enforce_consistency(restored, target, self.scale, self.consistency_for(target))
-        if not np.isfinite(finished).all():
+        finished = self._conditioning.consistent(restored, target, self.consistency_for(target))
+        with np.errstate(all="ignore"):
+            total = finished.sum()  # tells alone, unless it overflows
+        if not (np.isfinite(total) or np.isfinite(finished).all()):
             raise BackendError(
                 f"{self._choice.spec.name} gave values that are not finite for a finite input: do not use this engine"
             )

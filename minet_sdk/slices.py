@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from minet_sdk.backends.base import Runner
-from minet_sdk.bundle import Bundle
 from minet_sdk.capacity import Capacity
+from minet_sdk.conditioning import Conditioning, Judged
 from minet_sdk.errors import InputError
 from minet_sdk.normalisation import Statistics
 from minet_sdk.reports import bytes_of
-from minet_sdk.trust import LEAST_TRUST, Seen, reference_trust, seen_by_target
+from minet_sdk.trust import LEAST_TRUST
 
 Array = npt.NDArray[np.float32]
 AnyArray = npt.NDArray[Any]
@@ -87,21 +87,21 @@ class SlicePath:
 
     Args:
         runner: the engine.
-        bundle: that it runs.
+        conditioning: what is done to a slice before and after it.
         capacity: what is restored at once.
         judges: do without a reference that does not show what the target shows.
     """
 
-    def __init__(self, runner: Runner, bundle: Bundle, capacity: Capacity, judges: bool) -> None:
+    def __init__(self, runner: Runner, conditioning: Conditioning, capacity: Capacity, judges: bool) -> None:
         self._runner = runner
+        self._conditioning = conditioning
         self._capacity = capacity
-        self._normalisation = bundle.manifest.normalisation
-        self._scale = bundle.manifest.scale
+        self._scale = conditioning.scale
         self._judges = judges
 
-    def seen(self, reference: AnyArray) -> Seen | None:
+    def seen(self, reference: Array) -> Judged | None:
         """What a reference will be judged by; None where nothing judges it."""
-        return seen_by_target(reference, self._scale) if self._judges else None
+        return self._conditioning.see(reference) if self._judges else None
 
     def encode(self, reference: AnyArray) -> Any:
         """Features of a reference (scale * H, scale * W): the engine's own, or `TiledFeatures`.
@@ -112,7 +112,7 @@ class SlicePath:
         """
         height, width = (side // self._scale for side in reference.shape)
         tiling = self._capacity.tiling_for(height, width)
-        normal = self._normalisation.apply(reference)
+        normal, _ = self._conditioning.normalise(reference)
         parts = tuple(self._runner.encode(_batch(tile.cut(normal, self._scale))) for tile in tiling.tiles)
         return parts[0] if tiling.whole else TiledFeatures(parts)
 
@@ -121,7 +121,7 @@ class SlicePath:
         target: AnyArray,
         reference: AnyArray | None = None,
         features: Any = None,
-        seen: Seen | None = None,
+        seen: Judged | None = None,
     ) -> ReadySlice:
         """All that comes before the engine.
 
@@ -133,21 +133,21 @@ class SlicePath:
         """
         preparing = 0.0
         magnitude = np.abs(target) if np.iscomplexobj(target) else target
-        statistics = self._normalisation.statistics(magnitude)
+        normal, statistics = self._conditioning.normalise(magnitude)
         if reference is not None:
             started = time.perf_counter()
             seen = self.seen(reference)
             preparing += time.perf_counter() - started
-        trust = None if seen is None else reference_trust(magnitude, seen)
+        trust = None if seen is None else self._conditioning.trust(magnitude, seen)
         guided = reference is not None or features is not None
         in_vain = False
         if trust is not None and trust < LEAST_TRUST:
             guided, in_vain = False, features is not None
             reference, features = np.zeros([self._scale * side for side in target.shape], np.float32), None
-        normal, guide = self._normalisation.apply(magnitude, statistics), None
+        guide = None
         if reference is not None:
             started = time.perf_counter()
-            guide = self._normalisation.apply(reference)
+            guide, _ = self._conditioning.normalise(reference)
             preparing += time.perf_counter() - started
         preparing = 0.0 if in_vain else preparing  # the target waited for it
         return ReadySlice(normal, statistics, guide, features, trust, guided, in_vain, preparing)
@@ -178,7 +178,7 @@ class SlicePath:
             else:
                 tile.paste(restored, result, self._scale)
         preparing = 0.0 if ready.prepared_in_vain else preparing
-        values = self._normalisation.undo(result, ready.statistics)
+        values = self._conditioning.undo(result, ready.statistics)
         return Inferred(values, preparing, ready.trust, ready.guided)
 
 
@@ -200,10 +200,17 @@ def as_slices(image: AnyArray, role: str, *, complex_allowed: bool) -> AnyArray:
         raise InputError(f"{role} has shape {array.shape}; expected (H, W) or (slices, H, W)")
     with np.errstate(over="ignore"):
         array = array.astype(np.complex64 if array.dtype.kind == "c" else np.float32, copy=False)
-    if not (magnitude := np.abs(array)).max() <= LARGEST_VALUE:
-        count = int(np.count_nonzero(~(magnitude <= LARGEST_VALUE)))
+    if not _within_limits(array):
+        count = int(np.count_nonzero(~(np.abs(array) <= LARGEST_VALUE)))
         raise InputError(f"{role} has {count} values that are NaN, infinite or above {LARGEST_VALUE:g}; replace them")
     return array if array.ndim == 3 else array[None]
+
+
+def _within_limits(array: AnyArray) -> bool:
+    """Whether all magnitudes are `LARGEST_VALUE` at most; without an array of them where the values are real."""
+    if array.dtype.kind == "c":
+        return bool(np.abs(array).max() <= LARGEST_VALUE)
+    return bool(array.max() <= LARGEST_VALUE) and bool(array.min() >= -LARGEST_VALUE)
 
 
 def _batch(image: Array) -> Array:

@@ -3,17 +3,18 @@
  * restore BUNDLE TARGET ROWS COLUMNS REFERENCE OUTPUT
  *
  * TARGET holds ROWS x COLUMNS float32 magnitudes, REFERENCE and OUTPUT scale * ROWS x scale * COLUMNS. Give - as
- * REFERENCE for a model without one. Compile: cc restore.c -I INCLUDE -o restore LIBRARY -lm, where `python -c
- * "from minet_sdk.backends.native import library_path; print(library_path())"` names the library and INCLUDE lies
- * beside it. Research use only. Not a medical device.
+ * REFERENCE for a model without one. The result is that of `Runtime(BUNDLE, backend="native")`, to the bit, for models
+ * that were trained with references missing (manifest.json: without_reference), as the bundled ones were. Compile: cc
+ * restore.c -I INCLUDE -o restore LIBRARY, where `python -c "from minet_sdk.backends.native import library_path;
+ * print(library_path())"` names the library and INCLUDE lies beside it. Research use only. Not a medical device.
  */
-#include <math.h>
 #include <minet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const double epsilon = 1e-11; /* of the bundle's normalisation, see its manifest.json */
+static const double epsilon = 1e-11;    /* of the bundle's normalisation, see its manifest.json */
+static const double least_trust = 0.15; /* of a reference that is used */
 
 static void fail(const char *what, const char *why) {
   fprintf(stderr, "%s: %s\n", what, why);
@@ -33,19 +34,13 @@ static float *read_image(const char *path, size_t pixels) {
   return image;
 }
 
-typedef struct {
-  double mean, deviation;
-} Level;
-
-/* Bring an image to mean 0 and deviation 1, and tell what they were. */
-static Level normalise(float *image, size_t pixels) {
-  double sum = 0, square = 0;
-  for (size_t i = 0; i < pixels; ++i) sum += image[i];
-  const double mean = sum / (double)pixels;
-  for (size_t i = 0; i < pixels; ++i) square += (image[i] - mean) * (image[i] - mean);
-  const double deviation = sqrt(square / (double)pixels) + epsilon;
-  for (size_t i = 0; i < pixels; ++i) image[i] = (float)((image[i] - mean) / deviation);
-  return (Level){mean, deviation};
+/* Features of a reference that is brought to mean 0 and deviation 1. */
+static minet_features *prepare(minet_engine *engine, float *reference, uint32_t rows, uint32_t columns) {
+  minet_features *features = NULL;
+  minet_level unused;
+  check(minet_normalise(engine, reference, (size_t)rows * columns, epsilon, reference, &unused), "reference");
+  check(minet_prepare(engine, reference, rows, columns, NULL, 0, &features), "prepare");
+  return features;
 }
 
 int main(int count, char **arguments) {
@@ -64,19 +59,33 @@ int main(int count, char **arguments) {
 
   /* As soon as the reference is there, before the target is even acquired. */
   minet_features *features = NULL;
+  minet_seen *seen = NULL;
   if (strcmp(arguments[5], "-") != 0) {
     float *reference = read_image(arguments[5], fine);
-    normalise(reference, fine);
-    check(minet_prepare(engine, reference, model.scale * rows, model.scale * columns, NULL, 0, &features), "prepare");
+    check(minet_see(engine, reference, model.scale * rows, model.scale * columns, &seen), "see");
+    features = prepare(engine, reference, model.scale * rows, model.scale * columns);
     free(reference);
   }
 
   float *target = read_image(arguments[2], pixels);
-  const Level level = normalise(target, pixels);
-  float *restored = malloc(fine * sizeof *restored);
-  if (!restored) fail("restored", "no memory");
-  check(minet_restore(engine, target, rows, columns, features, restored, NULL, 0), "restore");
-  for (size_t i = 0; i < fine; ++i) restored[i] = (float)(restored[i] * level.deviation + level.mean);
+  double trust = 1;
+  if (seen) check(minet_trust(engine, target, rows, columns, seen, &trust), "trust");
+  if (trust < least_trust) {
+    printf("the reference does not show what the target shows (trust %.2f): restored without it\n", trust);
+    float *none = calloc(fine, sizeof *none);
+    if (!none) fail("reference", "no memory");
+    minet_features_free(features);
+    features = prepare(engine, none, model.scale * rows, model.scale * columns);
+    free(none);
+  }
+
+  minet_level level;
+  float *normal = malloc(pixels * sizeof *normal), *restored = malloc(fine * sizeof *restored);
+  if (!normal || !restored) fail("restored", "no memory");
+  check(minet_normalise(engine, target, pixels, epsilon, normal, &level), "target");
+  check(minet_restore(engine, normal, rows, columns, features, restored, NULL, 0), "restore");
+  for (size_t i = 0; i < fine; ++i) restored[i] = restored[i] * (float)level.deviation + (float)level.mean;
+  check(minet_put_back(engine, restored, target, rows, columns, restored), "consistency");
 
   FILE *file = fopen(arguments[6], "wb");
   if (!file || fwrite(restored, sizeof *restored, fine, file) != fine || fclose(file))
@@ -85,9 +94,11 @@ int main(int count, char **arguments) {
          columns, model.scale * rows, model.scale * columns);
 
   minet_features_free(features);
+  minet_seen_free(seen);
   minet_engine_destroy(engine);
   minet_plan_close(plan);
   free(target);
+  free(normal);
   free(restored);
   return 0;
 }

@@ -1,4 +1,4 @@
-"""Compile the native engine: every source once, the kernels once for each instruction set, then one shared library.
+"""Compile the native engine: every source once, kernels once for each instruction set, then one shared library.
 
 Needs nothing but a C++17 compiler. `setup.py` builds the installed library with it, `make sanitize` the programs that
 sanitizers watch.
@@ -18,12 +18,12 @@ FOLDER = Path(__file__).resolve().parent
 SOURCES = FOLDER / "src"
 LIBRARY = "libminet.so"
 
-_KERNELS = "kernels.cpp"
+_KERNELS = ("kernels", "slice_kernels")
 _ISA_FLAGS = {
     # Processors that do not know prefetchw skip it.
-    "kernels_avx2": ("-mavx2", "-mfma", "-mprfchw"),
+    "avx2": ("-mavx2", "-mfma", "-mprfchw"),
     # GCC 12 takes the undefined registers of its own AVX-512 header for mistakes.
-    "kernels_avx512": (
+    "avx512": (
         "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma", "-mprfchw",
         "-Wno-maybe-uninitialized", "-Wno-uninitialized",
     ),
@@ -108,8 +108,12 @@ def build_program(source: Path, output: Path, sanitizer: str = "none") -> None:
 
 def _compile(folder: Path, sanitizer: str) -> list[Path]:
     # The kernels first: they take longest.
-    units = [(SOURCES / _KERNELS, name, (*flags, f"-DMINET_KERNELS={name}")) for name, flags in _ISA_FLAGS.items()]
-    units += [(path, path.stem, ()) for path in sorted(SOURCES.glob("*.cpp")) if path.name != _KERNELS]
+    units = [
+        (SOURCES / f"{name}.cpp", f"{name}_{isa}", (*flags, f"-DMINET_{name.upper()}={name}_{isa}"))
+        for name in _KERNELS
+        for isa, flags in _ISA_FLAGS.items()
+    ]
+    units += [(path, path.stem, ()) for path in sorted(SOURCES.glob("*.cpp")) if path.stem not in _KERNELS]
 
     def compiled(unit: tuple[Path, str, tuple[str, ...]]) -> Path:
         source, name, flags = unit

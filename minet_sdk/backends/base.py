@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from minet_sdk.bundle import Bundle, Graph, Precision
+from minet_sdk.conditioning import Conditioning
 from minet_sdk.errors import BackendError
+from minet_sdk.normalisation import Normalisation
 
 if TYPE_CHECKING:
     from minet_sdk.cuda.layer import Buffer, DeviceLayer, LayerName, Stream
@@ -93,6 +95,10 @@ class Runner(ABC):
         Weights, features and workspace, as `RunnerOptions.memory_limit` counts them.
         """
         return None
+
+    def conditioning(self, normalisation: Normalisation, scale: int) -> Conditioning:
+        """What is done to a slice before and after this engine."""
+        return Conditioning(normalisation, scale)
 
     @property
     def prepares_beside(self) -> bool:

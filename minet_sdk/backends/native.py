@@ -14,11 +14,24 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from minet_sdk.backends.base import Array, Runner
-from minet_sdk.backends.native_library import ISAS, Information, MemoryFigures, Options, check, library, library_path
+from minet_sdk.backends.native_library import (
+    ISAS,
+    Information,
+    Level,
+    MemoryFigures,
+    Options,
+    check,
+    library,
+    library_path,
+)
 from minet_sdk.bundle import NATIVE_PLAN, Bundle
+from minet_sdk.conditioning import Conditioning
 from minet_sdk.errors import BackendError, InputError
+from minet_sdk.kspace import Consistency
+from minet_sdk.normalisation import Normalisation, Statistics
 
 Isa = Literal["best", "avx2", "avx512"]
 """Instruction set; ``best`` is what the processor has."""
@@ -100,6 +113,15 @@ class NativeFeatures:
         _at_end(self, library().minet_features_free, handle)
 
 
+class NativeSeen:
+    """What a reference is judged by, on the engine's side; usable from any thread."""
+
+    def __init__(self, handle: ctypes.c_void_p) -> None:
+        self.handle = handle
+        self.nbytes: int = library().minet_seen_bytes(handle)
+        _at_end(self, library().minet_seen_free, handle)
+
+
 class NativeEngine:
     """Threads and memory to run a plan with.
 
@@ -175,6 +197,46 @@ class NativeEngine:
         )
         return restored
 
+    def normalise(self, image: Array, epsilon: float) -> tuple[Array, float, float]:
+        """An image (H, W) with mean 0 and standard deviation 1, and what they were; see `Normalisation`."""
+        given = np.ascontiguousarray(image, dtype=np.float32)
+        normal, level = np.empty_like(given), Level()
+        check(
+            library().minet_normalise(
+                self.handle, given.ctypes.data, given.size, epsilon, normal.ctypes.data, ctypes.byref(level)
+            )
+        )
+        return normal, level.mean, level.deviation
+
+    def see(self, reference: Array) -> NativeSeen:
+        """What a reference (scale * H, scale * W) is judged by; see `trust.seen_by_target`."""
+        image, handle = self._image(reference, 1, "reference"), ctypes.c_void_p()
+        check(library().minet_see(self.handle, image.ctypes.data, *image.shape, ctypes.byref(handle)))
+        return NativeSeen(handle)
+
+    def trust(self, target: Array, seen: NativeSeen) -> float:
+        """How well a reference fits a target (H, W); see `trust.reference_trust`."""
+        image, found = self._image(target, 1, "target"), ctypes.c_double()
+        check(library().minet_trust(self.handle, image.ctypes.data, *image.shape, seen.handle, ctypes.byref(found)))
+        return found.value
+
+    def put_back(self, restored: Array, target: Array) -> Array:
+        """Soft consistency of a restored image (scale * H, scale * W) with its target (H, W), both real.
+
+        See `kspace.enforce_consistency`.
+        """
+        image, measured = self._image(restored, 1, "restored image"), self._image(target, 1, "target")
+        expected = tuple(self.plan.scale * side for side in measured.shape)
+        if image.shape != expected:
+            raise InputError(f"the restored image is {image.shape}, expected {expected}")
+        output = np.empty_like(image)
+        check(
+            library().minet_put_back(
+                self.handle, image.ctypes.data, measured.ctypes.data, *measured.shape, output.ctypes.data
+            )
+        )
+        return output
+
     def _images(self, target: Array) -> tuple[Array, Array]:
         """The checked target, and room for the restored image: (sH, sW), or (sH, sW, channels) if there are several."""
         image = self._image(target, self.plan.channels[0], "target")
@@ -208,6 +270,43 @@ def shared_plan(bundle: Bundle) -> NativePlan:
         return plan
 
 
+class NativeConditioning(Conditioning):
+    """`Conditioning` in the engine's library, but for complex targets."""
+
+    def __init__(self, normalisation: Normalisation, scale: int, runner: "NativeRunner") -> None:
+        super().__init__(normalisation, scale)
+        self._runner = runner
+
+    def normalise(self, image: Array) -> tuple[Array, Statistics]:
+        """See `Conditioning`."""
+        normal, mean, deviation = self._runner.engine.normalise(image, self.normalisation.epsilon)
+        clip = self.normalisation.clip
+        if clip is not None:
+            np.clip(normal, -clip, clip, out=normal)
+        return normal, (np.full((1, 1), mean), np.full((1, 1), deviation))
+
+    def undo(self, normal: Array, statistics: Statistics) -> Array:
+        """See `Conditioning`; in place, since every image of the engine is an array of its own."""
+        mean, deviation = statistics
+        normal *= deviation.astype(np.float32)
+        normal += mean.astype(np.float32)
+        return normal
+
+    def see(self, reference: Array) -> NativeSeen:
+        """See `Conditioning`."""
+        return self._runner.engine.see(reference)
+
+    def trust(self, target: Array, seen: Any) -> float:
+        """See `Conditioning`."""
+        return self._runner.engine.trust(target, seen)
+
+    def consistent(self, restored: Array, target: npt.NDArray[Any], mode: Consistency) -> Array:
+        """See `Conditioning`."""
+        if mode == "soft" and not np.iscomplexobj(target):
+            return self._runner.engine.put_back(restored, target)
+        return super().consistent(restored, target, mode)
+
+
 class NativeRunner(Runner):
     """Runs a bundle's native.plan; features hold also what integration and fusions know of the reference."""
 
@@ -235,6 +334,10 @@ class NativeRunner(Runner):
         pieces = features or (None,) * len(target)
         restored = [engine.restore(piece, own) for piece, own in zip(target[:, 0], pieces, strict=True)]
         return (restored[0][None] if len(restored) == 1 else np.stack(restored))[:, None]
+
+    def conditioning(self, normalisation: Normalisation, scale: int) -> Conditioning:
+        """In the engine's library."""
+        return NativeConditioning(normalisation, scale, self)
 
     def memory(self, height: int, width: int) -> int:
         """Exactly what the engine counts before it prepares or restores."""

@@ -50,6 +50,13 @@ MemoryFigures = _structure(
     ("run", ctypes.c_uint64),
 )
 
+
+class Level(ctypes.Structure):
+    """minet_level, which never grows and holds no size."""
+
+    _fields_ = (("mean", ctypes.c_double), ("deviation", ctypes.c_double))
+
+
 _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "minet_version": (ctypes.c_char_p, ()),
     "minet_abi": (ctypes.c_uint32, ()),
@@ -92,6 +99,24 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         ),
     ),
     "minet_features_free": (None, (ctypes.c_void_p,)),
+    "minet_normalise": (
+        ctypes.c_int,
+        (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_double, ctypes.c_void_p, ctypes.c_void_p),
+    ),
+    "minet_see": (
+        ctypes.c_int,
+        (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p),
+    ),
+    "minet_seen_bytes": (ctypes.c_size_t, (ctypes.c_void_p,)),
+    "minet_trust": (
+        ctypes.c_int,
+        (*(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32), ctypes.c_void_p, ctypes.c_void_p),
+    ),
+    "minet_seen_free": (None, (ctypes.c_void_p,)),
+    "minet_put_back": (
+        ctypes.c_int,
+        (*(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p), ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p),
+    ),
 }
 
 

@@ -1,7 +1,7 @@
 /* The native engine of MINet as a C library: open a bundle, prepare a reference, restore a target.
  *
- * Images are contiguous float32, row by row, (height, width, channels) with one channel in every bundle, normalised
- * as the bundle's manifest.json says. Every function that can fail returns a status; minet_last_error() then says in
+ * Images are contiguous float32, row by row, (height, width, channels) with one channel in every bundle; the network's
+ * are normalised, see minet_normalise. Every function that can fail returns a status; minet_last_error() then says in
  * one line what was wrong. Nothing throws or aborts, whatever is in the files or the arguments' values.
  *
  * One engine may be used from any number of threads at the same time. The result does not depend on the number of
@@ -42,6 +42,7 @@ typedef enum minet_isa { MINET_ISA_BEST = 0, MINET_ISA_AVX2 = 1, MINET_ISA_AVX51
 typedef struct minet_plan minet_plan;         /* the program of a bundle and its weights, ready for use */
 typedef struct minet_engine minet_engine;     /* threads and memory to run a plan with */
 typedef struct minet_features minet_features; /* what depends on a reference alone */
+typedef struct minet_seen minet_seen;         /* a reference as the target's resolution shows it */
 
 typedef struct minet_options {
   uint32_t size;         /* sizeof(minet_options) */
@@ -72,6 +73,11 @@ typedef struct minet_memory {
   uint64_t restore;  /* bytes of workspace of minet_restore */
   uint64_t run;      /* bytes of workspace of minet_run, its features included */
 } minet_memory;
+
+typedef struct minet_level {
+  double mean;
+  double deviation; /* the standard deviation and a little more */
+} minet_level;
 
 /* Version of the library, such as "1.0". Static. */
 MINET_API const char *minet_version(void);
@@ -139,6 +145,49 @@ MINET_API minet_status minet_run(minet_engine *engine, const float *target, uint
 
 /* Null is allowed. */
 MINET_API void minet_features_free(minet_features *features);
+
+/* What a slice needs beside the network. Memory that these work in is the engine's and not under its limit: a few
+ * times the image. */
+
+/* Bring an image to mean 0 and standard deviation 1.
+ *
+ * epsilon: of the bundle's manifest.json; added to the deviation, times the largest difference from the mean where that
+ *     is below 1.
+ * normal: as many pixels as the image; may be the image itself.
+ * level: with it `normal * deviation + mean` undoes this, for the restored image too.
+ */
+MINET_API minet_status minet_normalise(const minet_engine *engine, const float *image, size_t pixels, double epsilon,
+                                       float *normal, minet_level *level);
+
+/* What a reference will be judged by; before it is normalised or after, that makes no difference.
+ *
+ * reference: (height, width), multiples of the scale, at least ten times it.
+ * seen: to be freed by minet_seen_free; any thread and any engine may read it until then.
+ */
+MINET_API minet_status minet_see(minet_engine *engine, const float *reference, uint32_t height, uint32_t width,
+                                 minet_seen **seen);
+
+/* Bytes that it holds. */
+MINET_API size_t minet_seen_bytes(const minet_seen *seen);
+
+/* How well a reference fits a target (height, width): 1 if it explains it wholly, about 0 or less if it explains it no
+ * better than the same reference moved. Below 0.15 restore as if there were no reference: with one that is all zeros,
+ * where the bundle's model was trained with references missing. */
+MINET_API minet_status minet_trust(minet_engine *engine, const float *target, uint32_t height, uint32_t width,
+                                   const minet_seen *seen, double *trust);
+
+/* Null is allowed. */
+MINET_API void minet_seen_free(minet_seen *seen);
+
+/* Soft k-space consistency of magnitude images: what was measured replaces the centre of the restored image's k-space,
+ * fading towards the edge of what was measured, where taking the magnitude has falsified it.
+ *
+ * restored: (scale * height, scale * width) in the target's intensity.
+ * target: (height, width) as it was measured.
+ * output: as restored; may be restored itself.
+ */
+MINET_API minet_status minet_put_back(minet_engine *engine, const float *restored, const float *target,
+                                      uint32_t height, uint32_t width, float *output);
 
 #ifdef __cplusplus
 }

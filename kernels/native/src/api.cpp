@@ -20,9 +20,13 @@ struct minet_features {
   std::unique_ptr<minet::Features> features;
 };
 
+struct minet_seen {
+  std::unique_ptr<minet::Seen> seen;
+};
+
 namespace {
 
-constexpr char version[] = "1.0";
+constexpr char version[] = "1.1";
 
 thread_local char last_error[512] = "";
 
@@ -165,5 +169,44 @@ minet_status minet_run(minet_engine *engine, const float *target, uint32_t heigh
 }
 
 void minet_features_free(minet_features *features) { delete features; }
+
+minet_status minet_normalise(const minet_engine *engine, const float *image, size_t pixels, double epsilon,
+                             float *normal, minet_level *level) {
+  return guarded([&] {
+    require(engine && image && normal && level, "engine, image, normal and level must not be null");
+    *level = engine->engine.normalise(image, pixels, epsilon, normal);
+  });
+}
+
+minet_status minet_see(minet_engine *engine, const float *reference, uint32_t height, uint32_t width,
+                       minet_seen **seen) {
+  return guarded([&] {
+    require(engine && reference && seen, "engine, reference and seen must not be null");
+    *seen = nullptr;
+    std::unique_ptr<minet_seen> made(new minet_seen{nullptr});
+    made->seen = engine->engine.see(reference, height, width);
+    *seen = made.release();
+  });
+}
+
+size_t minet_seen_bytes(const minet_seen *seen) { return seen ? seen->seen->memory.size() : 0; }
+
+minet_status minet_trust(minet_engine *engine, const float *target, uint32_t height, uint32_t width,
+                         const minet_seen *seen, double *trust) {
+  return guarded([&] {
+    require(engine && target && seen && trust, "engine, target, seen and trust must not be null");
+    *trust = engine->engine.trust(target, height, width, *seen->seen);
+  });
+}
+
+void minet_seen_free(minet_seen *seen) { delete seen; }
+
+minet_status minet_put_back(minet_engine *engine, const float *restored, const float *target, uint32_t height,
+                            uint32_t width, float *output) {
+  return guarded([&] {
+    require(engine && restored && target && output, "engine, restored, target and output must not be null");
+    engine->engine.put_back(restored, target, height, width, output);
+  });
+}
 
 }  // extern "C"

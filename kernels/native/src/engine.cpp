@@ -42,6 +42,12 @@ minet_isa isa_for(uint32_t asked) {
 
 std::string by(uint32_t height, uint32_t width) { return std::to_string(height) + " x " + std::to_string(width); }
 
+void check_size(uint32_t height, uint32_t width) {
+  if (!height || !width || height > largest_side || width > largest_side)
+    throw Failure{MINET_INVALID_ARGUMENT, "the target is " + by(height, width) + ", expected 1 to " +
+                                              std::to_string(largest_side) + " rows and columns"};
+}
+
 // The caller's workspace, or memory of the engine for as long as this lives.
 class Workspace {
  public:
@@ -81,12 +87,13 @@ Engine::Engine(std::shared_ptr<const Plan> plan, const minet_options &options)
       isa_(isa_for(options.isa)),
       kernels_(isa_ == MINET_ISA_AVX512 ? kernels_avx512 : kernels_avx2),
       memory_limit_(options.memory_limit),
-      pool_(threads_for(options.threads)) {}
+      pool_(threads_for(options.threads)),
+      // Blocks of their own: a small one must not take the place of a workspace that the next call needs.
+      rules_(isa_ == MINET_ISA_AVX512 ? slice_kernels_avx512 : slice_kernels_avx2, pool_,
+             std::make_shared<BlockStore>()) {}
 
 std::shared_ptr<const Layout> Engine::layout(uint32_t height, uint32_t width) {
-  if (!height || !width || height > largest_side || width > largest_side)
-    throw Failure{MINET_INVALID_ARGUMENT, "the target is " + by(height, width) + ", expected 1 to " +
-                                              std::to_string(largest_side) + " rows and columns"};
+  check_size(height, width);
   std::lock_guard<std::mutex> lock(mutex_);
   const auto size = std::make_pair(height, width);
   const auto found = layouts_.find(size);
@@ -111,6 +118,12 @@ void Engine::check_reference(const void *reference) const {
                   plan_->needs_reference() ? "this model needs a reference" : "this model takes no reference"};
 }
 
+void Engine::check_multiple(uint32_t height, uint32_t width) const {
+  if (height % plan_->scale || width % plan_->scale)
+    throw Failure{MINET_INVALID_ARGUMENT,
+                  "the reference is " + by(height, width) + ", expected multiples of " + std::to_string(plan_->scale)};
+}
+
 minet_memory Engine::memory(uint32_t height, uint32_t width) {
   const auto layout = this->layout(height, width);
   minet_memory memory{};
@@ -125,9 +138,7 @@ minet_memory Engine::memory(uint32_t height, uint32_t width) {
 std::unique_ptr<Features> Engine::prepare(const float *reference, uint32_t height, uint32_t width, void *workspace,
                                           size_t workspace_bytes) {
   check_reference(reference);
-  if (height % plan_->scale || width % plan_->scale)
-    throw Failure{MINET_INVALID_ARGUMENT,
-                  "the reference is " + by(height, width) + ", expected multiples of " + std::to_string(plan_->scale)};
+  check_multiple(height, width);
   const auto layout = this->layout(height / plan_->scale, width / plan_->scale);
   // Features that no target could be restored with under the limit are not worth computing.
   check_limit(std::max(layout->prepare.bytes, layout->restore.bytes), layout->features_bytes);
@@ -164,6 +175,29 @@ void Engine::run(const float *target, uint32_t height, uint32_t width, const flo
   if (reference)
     execute(*plan_, *layout, false, {nullptr, reference, nullptr}, space.data(), features, kernels_, pool_);
   execute(*plan_, *layout, true, {target, nullptr, restored}, space.data(), features, kernels_, pool_);
+}
+
+minet_level Engine::normalise(const float *image, size_t pixels, double epsilon, float *normal) const {
+  if (!pixels) throw Failure{MINET_INVALID_ARGUMENT, "the image has no pixels"};
+  return rules_.normalise(image, pixels, epsilon, normal);
+}
+
+std::unique_ptr<Seen> Engine::see(const float *reference, uint32_t height, uint32_t width) {
+  check_multiple(height, width);
+  check_size(height / plan_->scale, width / plan_->scale);
+  return rules_.see(reference, height / plan_->scale, width / plan_->scale, plan_->scale);
+}
+
+double Engine::trust(const float *target, uint32_t height, uint32_t width, const Seen &seen) {
+  if (seen.height != height || seen.width != width)
+    throw Failure{MINET_INVALID_ARGUMENT, "the reference is that of a target of " + by(seen.height, seen.width) +
+                                              ", the target is " + by(height, width)};
+  return rules_.trust(target, seen);
+}
+
+void Engine::put_back(const float *restored, const float *target, uint32_t height, uint32_t width, float *output) {
+  check_size(height, width);
+  rules_.put_back(restored, target, height, width, plan_->scale, output);
 }
 
 }  // namespace minet

@@ -9,6 +9,7 @@
 #include "kernels.h"
 #include "layout.h"
 #include "pool.h"
+#include "slice.h"
 
 namespace minet {
 
@@ -32,11 +33,17 @@ class Engine {
   void run(const float *target, uint32_t height, uint32_t width, const float *reference, float *restored,
            void *workspace, size_t workspace_bytes);
 
+  minet_level normalise(const float *image, size_t pixels, double epsilon, float *normal) const;
+  std::unique_ptr<Seen> see(const float *reference, uint32_t height, uint32_t width);
+  double trust(const float *target, uint32_t height, uint32_t width, const Seen &seen);
+  void put_back(const float *restored, const float *target, uint32_t height, uint32_t width, float *output);
+
   unsigned threads() const { return pool_.threads(); }
   minet_isa isa() const { return isa_; }
 
  private:
   std::shared_ptr<const Layout> layout(uint32_t height, uint32_t width);
+  void check_multiple(uint32_t height, uint32_t width) const;
   void check_limit(size_t workspace, size_t features) const;
   void check_reference(const void *reference) const;
 
@@ -48,6 +55,7 @@ class Engine {
   std::shared_ptr<BlockStore> store_ = std::make_shared<BlockStore>();
   std::mutex mutex_;
   std::map<std::pair<uint32_t, uint32_t>, std::shared_ptr<const Layout>> layouts_;
+  SliceRules rules_;
 };
 
 bool supports(minet_isa isa);

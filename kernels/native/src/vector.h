@@ -1,6 +1,7 @@
 // Sixteen floats at a time, in one register or in two, so that every instruction set gives the same bits.
 //
-// Included by kernels.cpp alone, which is compiled once for each instruction set: everything here is local to it.
+// Included by kernels.cpp and slice_kernels.cpp alone, which are compiled once for each instruction set: everything here
+// is local to them.
 #pragma once
 
 #include <immintrin.h>
@@ -46,7 +47,40 @@ inline __m256 halves_added(Vector a) {
   return _mm256_add_ps(_mm512_castps512_ps256(a.value), high);
 }
 
+inline Vector root(Vector a) { return {_mm512_sqrt_ps(a.value)}; }
+
 using Narrow = Vector;
+
+// Sixteen sums in double precision.
+struct Sums {
+  __m512d low, high;
+
+  static Sums zero() { return {_mm512_setzero_pd(), _mm512_setzero_pd()}; }
+  static __m512d low_of(Vector a) { return _mm512_cvtps_pd(_mm512_castps512_ps256(a.value)); }
+  static __m512d high_of(Vector a) {
+    return _mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a.value), 1)));
+  }
+  void add(Vector a) {
+    low = _mm512_add_pd(low, low_of(a));
+    high = _mm512_add_pd(high, high_of(a));
+  }
+  void add_square(Vector a) {
+    low = _mm512_fmadd_pd(low_of(a), low_of(a), low);
+    high = _mm512_fmadd_pd(high_of(a), high_of(a), high);
+  }
+  void store(double *to) const {
+    _mm512_storeu_pd(to, low);
+    _mm512_storeu_pd(to + 8, high);
+  }
+};
+
+// Computed in double precision, then rounded.
+inline Vector minus(Vector a, double b) {
+  const __m512d all = _mm512_set1_pd(b);
+  const __m256 low = _mm512_cvtpd_ps(_mm512_sub_pd(Sums::low_of(a), all));
+  const __m256 high = _mm512_cvtpd_ps(_mm512_sub_pd(Sums::high_of(a), all));
+  return {_mm512_castpd_ps(_mm512_insertf64x4(_mm512_castps_pd(_mm512_castps256_ps512(low)), _mm256_castps_pd(high), 1))};
+}
 
 #else
 
@@ -75,6 +109,7 @@ inline Narrow multiply_subtract(Narrow a, Narrow b, Narrow c) { return {_mm256_f
 inline Narrow larger(Narrow a, Narrow b) { return {_mm256_max_ps(a.value, b.value)}; }
 inline Narrow smaller(Narrow a, Narrow b) { return {_mm256_min_ps(a.value, b.value)}; }
 inline Narrow rounded(Narrow a) { return {_mm256_round_ps(a.value, 0)}; }
+inline Narrow root(Narrow a) { return {_mm256_sqrt_ps(a.value)}; }
 inline Narrow scaled(Narrow a, Narrow n) {
   const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n.value), 23);
   return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.value), exponent))};
@@ -94,12 +129,57 @@ struct Vector {
 };
 
 inline Vector operator+(Vector a, Vector b) { return {a.low + b.low, a.high + b.high}; }
+inline Vector operator-(Vector a, Vector b) { return {a.low - b.low, a.high - b.high}; }
+inline Vector operator*(Vector a, Vector b) { return {a.low * b.low, a.high * b.high}; }
+inline Vector operator/(Vector a, Vector b) { return {a.low / b.low, a.high / b.high}; }
 inline Vector multiply_add(Vector a, Vector b, Vector c) {
   return {multiply_add(a.low, b.low, c.low), multiply_add(a.high, b.high, c.high)};
 }
+inline Vector larger(Vector a, Vector b) { return {larger(a.low, b.low), larger(a.high, b.high)}; }
+inline Vector smaller(Vector a, Vector b) { return {smaller(a.low, b.low), smaller(a.high, b.high)}; }
 inline __m256 halves_added(Vector a) { return _mm256_add_ps(a.low.value, a.high.value); }
 
+struct Sums {
+  __m256d part[4];
+
+  static Sums zero() {
+    const __m256d none = _mm256_setzero_pd();
+    return {{none, none, none, none}};
+  }
+  static Sums of(Vector a) {
+    const __m256 low = a.low.value, high = a.high.value;
+    return {{_mm256_cvtps_pd(_mm256_castps256_ps128(low)), _mm256_cvtps_pd(_mm256_extractf128_ps(low, 1)),
+             _mm256_cvtps_pd(_mm256_castps256_ps128(high)), _mm256_cvtps_pd(_mm256_extractf128_ps(high, 1))}};
+  }
+  void add(Vector a) {
+    const Sums values = of(a);
+    for (int i = 0; i < 4; ++i) part[i] = _mm256_add_pd(part[i], values.part[i]);
+  }
+  void add_square(Vector a) {
+    const Sums values = of(a);
+    for (int i = 0; i < 4; ++i) part[i] = _mm256_fmadd_pd(values.part[i], values.part[i], part[i]);
+  }
+  void store(double *to) const {
+    for (int i = 0; i < 4; ++i) _mm256_storeu_pd(to + 4 * i, part[i]);
+  }
+};
+
+inline Vector minus(Vector a, double b) {
+  const __m256d all = _mm256_set1_pd(b);
+  const Sums values = Sums::of(a);
+  __m128 quarter[4];
+  for (int i = 0; i < 4; ++i) quarter[i] = _mm256_cvtpd_ps(_mm256_sub_pd(values.part[i], all));
+  return {{_mm256_set_m128(quarter[1], quarter[0])}, {_mm256_set_m128(quarter[3], quarter[2])}};
+}
+
 #endif
+
+inline double sum(const Sums &a) {
+  double each[16], total = 0;
+  a.store(each);
+  for (double one : each) total += one;
+  return total;
+}
 
 inline float sum(Vector a) {
   const __m256 eight = halves_added(a);

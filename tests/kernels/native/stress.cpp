@@ -1,4 +1,5 @@
-// Opens thousands of damaged plans and runs those that are still accepted; then many callers share two engines.
+// Opens thousands of damaged plans and runs those that are still accepted; then many callers share two engines, for the
+// network and for what is done to a slice around it.
 //
 // Usage: stress FOLDER PLANS. Ends with 0 if nothing crashed, every refusal had its reason and every result was right.
 // `make sanitize` runs it under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
@@ -193,6 +194,48 @@ void share_engines(const char *folder) {
   std::printf("callers agree\n");
 }
 
+// Sizes of the target with few and many rows, for every kind of Fourier transform.
+void condition_slices(const char *folder) {
+  minet_plan *plan = nullptr;
+  expect(minet_plan_open(folder, &plan) == MINET_OK, "open");
+  const uint32_t scale = query(plan).scale;
+  const minet_options options{sizeof(minet_options), 3, MINET_ISA_BEST, 0, 0};
+  minet_engine *engine = nullptr;
+  expect(minet_engine_create(plan, &options, &engine) == MINET_OK, "engine");
+  minet_plan_close(plan);
+  static const uint32_t sizes[][2] = {{10, 10}, {33, 21}, {37, 50}, {11, 67}, {64, 80}};
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < 3; ++caller)
+    callers.emplace_back([&, caller] {
+      for (size_t i = 0; i < std::size(sizes); ++i) {
+        const auto [height, width] = sizes[(i + size_t(caller)) % std::size(sizes)];
+        std::mt19937 random(height);
+        std::vector<float> target(size_t(height) * width), reference(target.size() * scale * scale);
+        for (float &pixel : target) pixel = float(random() % 1000);
+        for (float &pixel : reference) pixel = float(random() % 1000);
+        minet_level level;
+        std::vector<float> normal(reference.size());
+        expect(minet_normalise(engine, reference.data(), reference.size(), 1e-11, normal.data(), &level) == MINET_OK,
+               "normalise");
+        minet_seen *seen = nullptr;
+        expect(minet_see(engine, reference.data(), scale * height, scale * width, &seen) == MINET_OK, "see");
+        double trust = 9;
+        expect(minet_trust(engine, target.data(), height, width, seen, &trust) == MINET_OK && trust < 0.5, "trust");
+        minet_seen_free(seen);
+        expect(minet_put_back(engine, reference.data(), target.data(), height, width, reference.data()) == MINET_OK,
+               "put back");
+      }
+    });
+  for (std::thread &caller : callers) caller.join();
+  for (uint32_t side = 1; side < 10; ++side) {
+    std::vector<float> target(side, 1.0f), restored(size_t(side) * scale * scale, 2.0f);
+    expect(minet_put_back(engine, restored.data(), target.data(), 1, side, restored.data()) == MINET_OK, "one row");
+    expect(minet_put_back(engine, restored.data(), target.data(), side, 1, restored.data()) == MINET_OK, "one column");
+  }
+  minet_engine_destroy(engine);
+  std::printf("slices conditioned\n");
+}
+
 }  // namespace
 
 int main(int count, char **arguments) {
@@ -200,5 +243,6 @@ int main(int count, char **arguments) {
   const std::string folder = arguments[1];
   open_damaged_plans(read(folder + "/native.plan"), read(folder + "/weights.bin"), std::atoi(arguments[2]));
   share_engines(arguments[1]);
+  condition_slices(arguments[1]);
   return 0;
 }
