@@ -201,7 +201,7 @@ def _series(bench: Bench, series: Series) -> dict[str, Any]:
 
 
 def overhead(bench: Bench) -> dict[str, Any]:
-    """What `Runtime` adds to the native engine, with k-space consistency and without."""
+    """What `Runtime` adds to the network in the native engine, with k-space consistency and without."""
     rows: list[dict[str, Any]] = []
     for preset, scale, rounds in OVERHEAD:
         model = bench.model(preset, scale)
@@ -211,8 +211,9 @@ def overhead(bench: Bench) -> dict[str, Any]:
             peers = [runtime_peer("native", consistency) for consistency in ("auto", "off")]
             found = interleave([Entry(p.name, p, place) for p in peers], bench.pace(rounds), tell=bench.tell)
         for peer in found["peers"].values():
-            parts = peer["parts"]
-            peer["share"] = round(parts["difference"]["p50_ms"] / parts["engine"]["p50_ms"], 5)
+            medians = {part: times["p50_ms"] for part, times in peer["parts"].items()}
+            peer["share"] = round(medians["difference"] / medians["engine"], 5)
+            peer["glue_share"] = round(medians["glue"] / medians["engine"], 5)
         rows.append({"preset": preset, "scale": scale, "size": START_SIZE, "threads": cores(), **found})
     return {"overhead": rows}
 

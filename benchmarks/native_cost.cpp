@@ -75,6 +75,7 @@ void condition(minet_engine *engine, const float *target, float *restored, uint3
   minet_seen *seen = nullptr;
   double trust;
   check(minet_normalise(engine, target, normal.size(), 1e-11, normal.data(), &level));
+  check(minet_undo(engine, normal.data(), normal.size(), &level, normal.data()));
   check(minet_see(engine, restored, scale * height, scale * width, &seen));
   check(minet_trust(engine, target, height, width, seen, &trust));
   check(minet_put_back(engine, restored, target, height, width, restored));

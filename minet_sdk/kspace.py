@@ -149,26 +149,35 @@ def bicubic(target: npt.NDArray[np.generic], scale: int) -> Array:
     return (rows @ target.astype(np.float64) @ columns.T).astype(np.float32)
 
 
-def fourier_shift(image: npt.NDArray[np.generic], pixels: float) -> Kspace:
+def fourier_shift(image: npt.NDArray[np.generic], pixels: float) -> npt.NDArray[np.inexact[Any]]:
     """Move the content of an image by a fraction of a pixel along both axes (towards higher indices if positive).
 
-    A linear phase in k-space: exact for band-limited images, periodic at the borders.
+    A linear phase in k-space: exact for band-limited images, periodic at the borders. At even sizes the Nyquist line is
+    split evenly, so that a real image stays real.
 
     Args:
         image: (..., H, W) real or complex.
         pixels: shift along rows and columns alike.
 
     Returns:
-        Complex (..., H, W). For a real image take the real part; at even sizes the Nyquist line is split evenly.
+        (..., H, W), real for a real image, complex for a complex one.
     """
     height, width = image.shape[-2:]
-    spectrum = np.fft.fft2(image)
-    for size, axis in ((height, -2), (width, -1)):
-        ramp = np.exp(-2j * np.pi * np.fft.fftfreq(size) * pixels)
-        if size % 2 == 0:
-            ramp[size // 2] = np.cos(np.pi * pixels)
-        spectrum = spectrum * (ramp[:, None] if axis == -2 else ramp)
-    return np.fft.ifft2(spectrum)
+    down, across = _phase(height, pixels)[:, None], _phase(width, pixels)
+    if np.iscomplexobj(image):
+        return np.fft.ifft2(np.fft.fft2(image) * down * across)
+    half = np.fft.rfft2(image)
+    half *= down
+    half *= across[: width // 2 + 1]
+    return np.fft.irfft2(half, (height, width))
+
+
+def _phase(size: int, pixels: float) -> npt.NDArray[np.complex128]:
+    """What a shift multiplies each line of k-space with, lines in the order of an FFT."""
+    phase = np.exp(-2j * np.pi * np.fft.fftfreq(size) * pixels)
+    if size % 2 == 0:
+        phase[size // 2] = np.cos(np.pi * pixels)
+    return phase
 
 
 def _soft_taper(size: int) -> npt.NDArray[np.float64]:

@@ -143,7 +143,7 @@ def to_fft_grid(values: Array, scale: int) -> Array:
     Returns:
         float32, same shape; the content moves (scale - 1) / (2 * scale) pixels towards higher indices.
     """
-    return fourier_shift(values, (scale - 1) / (2 * scale)).real.astype(np.float32)
+    return fourier_shift(values, (scale - 1) / (2 * scale)).astype(np.float32, copy=False)
 
 
 def check_roles(runtime: Runtime, *, has_reference: bool) -> None:

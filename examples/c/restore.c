@@ -84,7 +84,7 @@ int main(int count, char **arguments) {
   if (!normal || !restored) fail("restored", "no memory");
   check(minet_normalise(engine, target, pixels, epsilon, normal, &level), "target");
   check(minet_restore(engine, normal, rows, columns, features, restored, NULL, 0), "restore");
-  for (size_t i = 0; i < fine; ++i) restored[i] = restored[i] * (float)level.deviation + (float)level.mean;
+  check(minet_undo(engine, restored, fine, &level, restored), "undo");
   check(minet_put_back(engine, restored, target, rows, columns, restored), "consistency");
 
   FILE *file = fopen(arguments[6], "wb");

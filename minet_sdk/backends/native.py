@@ -208,6 +208,14 @@ class NativeEngine:
         )
         return normal, level.mean, level.deviation
 
+    def undo(self, normal: Array, mean: float, deviation: float) -> Array:
+        """Undo `normalise` in place, for a contiguous image of the engine's own."""
+        level = Level(mean, deviation)
+        check(
+            library().minet_undo(self.handle, normal.ctypes.data, normal.size, ctypes.byref(level), normal.ctypes.data)
+        )
+        return normal
+
     def see(self, reference: Array) -> NativeSeen:
         """What a reference (scale * H, scale * W) is judged by; see `trust.seen_by_target`."""
         image, handle = self._image(reference, 1, "reference"), ctypes.c_void_p()
@@ -286,11 +294,9 @@ class NativeConditioning(Conditioning):
         return normal, (np.full((1, 1), mean), np.full((1, 1), deviation))
 
     def undo(self, normal: Array, statistics: Statistics) -> Array:
-        """See `Conditioning`; in place, since every image of the engine is an array of its own."""
-        mean, deviation = statistics
-        normal *= deviation.astype(np.float32)
-        normal += mean.astype(np.float32)
-        return normal
+        """See `Conditioning`; in place."""
+        mean, deviation = (statistic.item() for statistic in statistics)
+        return self._runner.engine.undo(normal, mean, deviation)
 
     def see(self, reference: Array) -> NativeSeen:
         """See `Conditioning`."""

@@ -8,19 +8,25 @@ import numpy as np
 
 from minet_sdk.backends.base import Runner
 from minet_sdk.benchmark.engines import Array, Called, Task, Times
+from minet_sdk.conditioning import Conditioning
 from minet_sdk.runtime import Runtime
 
 
 class RuntimeEngine:
-    """`Runtime` as a caller has it, and how much of its time the engine beneath it took.
+    """`Runtime` as a caller has it, and how much of its time went where.
 
-    Options: ``backend`` and ``consistency``. The engine's time is taken where the runtime calls it, in the same call.
+    Options: ``backend`` and ``consistency``. Times are taken where the runtime calls the network and its conditioning
+    of the slice, in the same call.
     """
 
     def __init__(self, task: Task) -> None:
-        self._engine_seconds = 0.0
-        self._count_time_of("encode")
-        self._count_time_of("restore")
+        self._seconds = {"engine": 0.0, "conditioning": 0.0}
+        self._inside: set[str] = set()
+        # This process does nothing but measure. Every engine is called through these two; conditioning may call its
+        # NumPy form, which then counts once.
+        self._count("engine", Runner, "encode", "restore")
+        for kind in (Conditioning, *Conditioning.__subclasses__()):
+            self._count("conditioning", kind, "normalise", "undo", "see", "trust", "consistent")
         self._runtime = Runtime(
             task.bundle,
             backend=task.options["backend"],
@@ -30,18 +36,26 @@ class RuntimeEngine:
         self._target = task.inputs.targets[0]
         self._reference = None if task.inputs.reference is None else task.inputs.references[0]
 
-    def _count_time_of(self, method: str) -> None:
-        inner: Callable[..., Any] = getattr(Runner, method)
+    def _count(self, part: str, kind: type[Any], *methods: str) -> None:
+        """Add the time that a class's own methods take to a part of the call."""
 
-        def timed(*arguments: Any) -> Any:
-            started = time.perf_counter()
-            try:
-                return inner(*arguments)
-            finally:
-                self._engine_seconds += time.perf_counter() - started
+        def timed(inner: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any) -> Any:
+                if part in self._inside:
+                    return inner(*arguments)
+                self._inside.add(part)
+                started = time.perf_counter()
+                try:
+                    return inner(*arguments)
+                finally:
+                    self._seconds[part] += time.perf_counter() - started
+                    self._inside.remove(part)
 
-        # Every engine is called through these two; this process does nothing but measure.
-        setattr(Runner, method, timed)
+            return call
+
+        for method in methods:
+            if method in vars(kind):
+                setattr(kind, method, timed(getattr(kind, method)))
 
     def describe(self) -> dict[str, Any]:
         """See `Engine`."""
@@ -50,13 +64,22 @@ class RuntimeEngine:
         return {"engine": found.versions["engine"], "consistency": consistency, **found.execution}
 
     def call(self) -> Called:
-        """See `Engine`; parts ``runtime``, ``engine`` and their ``difference``."""
-        self._engine_seconds = 0.0
+        """See `Engine`; parts ``runtime``, ``engine``, ``conditioning``, and what is left of ``runtime`` without them.
+
+        ``difference`` is left without the engine, ``glue`` without either.
+        """
+        self._seconds.update(engine=0.0, conditioning=0.0)
         started = time.perf_counter()
         restored = self._runtime(self._target, self._reference)
         seconds = time.perf_counter() - started
-        engine = self._engine_seconds
-        times = {"runtime": [seconds], "engine": [engine], "difference": [seconds - engine]}
+        engine, conditioning = self._seconds["engine"], self._seconds["conditioning"]
+        times = {
+            "runtime": [seconds],
+            "engine": [engine],
+            "conditioning": [conditioning],
+            "difference": [seconds - engine],
+            "glue": [seconds - engine - conditioning],
+        }
         return Called(times, restored)
 
 

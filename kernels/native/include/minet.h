@@ -154,10 +154,14 @@ MINET_API void minet_features_free(minet_features *features);
  * epsilon: of the bundle's manifest.json; added to the deviation, times the largest difference from the mean where that
  *     is below 1.
  * normal: as many pixels as the image; may be the image itself.
- * level: with it `normal * deviation + mean` undoes this, for the restored image too.
+ * level: with which minet_undo undoes this, for the restored image too.
  */
 MINET_API minet_status minet_normalise(const minet_engine *engine, const float *image, size_t pixels, double epsilon,
                                        float *normal, minet_level *level);
+
+/* image = normal * deviation + mean; image may be normal itself. */
+MINET_API minet_status minet_undo(const minet_engine *engine, const float *normal, size_t pixels,
+                                  const minet_level *level, float *image);
 
 /* What a reference will be judged by; before it is normalised or after, that makes no difference.
  *

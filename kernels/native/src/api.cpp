@@ -178,6 +178,14 @@ minet_status minet_normalise(const minet_engine *engine, const float *image, siz
   });
 }
 
+minet_status minet_undo(const minet_engine *engine, const float *normal, size_t pixels, const minet_level *level,
+                        float *image) {
+  return guarded([&] {
+    require(engine && normal && level && image, "engine, normal, level and image must not be null");
+    engine->engine.undo(normal, pixels, *level, image);
+  });
+}
+
 minet_status minet_see(minet_engine *engine, const float *reference, uint32_t height, uint32_t width,
                        minet_seen **seen) {
   return guarded([&] {

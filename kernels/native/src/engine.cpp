@@ -182,6 +182,10 @@ minet_level Engine::normalise(const float *image, size_t pixels, double epsilon,
   return rules_.normalise(image, pixels, epsilon, normal);
 }
 
+void Engine::undo(const float *normal, size_t pixels, const minet_level &level, float *image) const {
+  rules_.undo(normal, pixels, level, image);
+}
+
 std::unique_ptr<Seen> Engine::see(const float *reference, uint32_t height, uint32_t width) {
   check_multiple(height, width);
   check_size(height / plan_->scale, width / plan_->scale);

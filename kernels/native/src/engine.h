@@ -34,6 +34,7 @@ class Engine {
            void *workspace, size_t workspace_bytes);
 
   minet_level normalise(const float *image, size_t pixels, double epsilon, float *normal) const;
+  void undo(const float *normal, size_t pixels, const minet_level &level, float *image) const;
   std::unique_ptr<Seen> see(const float *reference, uint32_t height, uint32_t width);
   double trust(const float *target, uint32_t height, uint32_t width, const Seen &seen);
   void put_back(const float *restored, const float *target, uint32_t height, uint32_t width, float *output);

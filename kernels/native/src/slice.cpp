@@ -109,6 +109,10 @@ minet_level SliceRules::normalise(const float *image, size_t pixels, double epsi
   return {mean, deviation};
 }
 
+void SliceRules::undo(const float *normal, size_t pixels, const minet_level &level, float *image) const {
+  kernels_.scale(normal, ptrdiff_t(pixels), float(level.deviation), float(level.mean), image);
+}
+
 // Mean 0 and standard deviation 1, or all zeros for a constant image, which gives false.
 bool SliceRules::standardise(const float *image, uint32_t height, uint32_t width, float *output) const {
   const ptrdiff_t count = ptrdiff_t(height) * width;

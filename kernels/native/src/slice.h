@@ -27,6 +27,8 @@ class SliceRules {
 
   minet_level normalise(const float *image, size_t pixels, double epsilon, float *normal) const;
 
+  void undo(const float *normal, size_t pixels, const minet_level &level, float *image) const;
+
   // height and width of the target. Throws Failure if there are too few to tell.
   std::unique_ptr<Seen> see(const float *reference, uint32_t height, uint32_t width, uint32_t scale);
   double trust(const float *target, const Seen &seen);

@@ -451,6 +451,14 @@ void divide(float *values, ptrdiff_t count, float by) {
   for (; i < count; ++i) values[i] /= by;
 }
 
+void scale(const float *values, ptrdiff_t count, float by, float added, float *output) {
+  const Vector factor = Vector::all(by), shift = Vector::all(added);
+  ptrdiff_t i = 0;
+  for (; i + Vector::width <= count; i += Vector::width)
+    (Vector::load(values + i) * factor + shift).store(output + i);
+  for (; i < count; ++i) output[i] = values[i] * by + added;
+}
+
 constexpr int window = 2 * reach + 1;
 static_assert(window == 5, "the sums below are written out");
 constexpr float share = 1.0f / (window * window);
@@ -538,7 +546,7 @@ void explained(const Explained &op, ptrdiff_t task, float *scratch) {
 
 }  // namespace
 
-extern const SliceKernels MINET_SLICE_KERNELS = {total,          centre,     divide,  row_spectra, difference, added_rows,
-                                                 low_resolution, magnitudes, moments, explained};
+extern const SliceKernels MINET_SLICE_KERNELS = {total,      centre,         divide,     scale,   row_spectra, difference,
+                                                 added_rows, low_resolution, magnitudes, moments, explained};
 
 }  // namespace minet

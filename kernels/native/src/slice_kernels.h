@@ -130,6 +130,7 @@ struct SliceKernels {
   // Values minus a mean; gives the sum of squares of what remains, and its largest magnitude.
   double (*centre)(const float *values, ptrdiff_t count, double mean, float *output, float *largest);
   void (*divide)(float *values, ptrdiff_t count, float by);
+  void (*scale)(const float *values, ptrdiff_t count, float by, float added, float *output);
   // Each runs one task; scratch belongs to the calling thread.
   void (*row_spectra)(const RowSpectra &, ptrdiff_t task, float *scratch);
   void (*difference)(const Difference &, ptrdiff_t task, float *scratch);

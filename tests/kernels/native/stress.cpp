@@ -217,6 +217,7 @@ void condition_slices(const char *folder) {
         std::vector<float> normal(reference.size());
         expect(minet_normalise(engine, reference.data(), reference.size(), 1e-11, normal.data(), &level) == MINET_OK,
                "normalise");
+        expect(minet_undo(engine, normal.data(), normal.size(), &level, normal.data()) == MINET_OK, "undo");
         minet_seen *seen = nullptr;
         expect(minet_see(engine, reference.data(), scale * height, scale * width, &seen) == MINET_OK, "see");
         double trust = 9;

@@ -62,7 +62,7 @@ def relative(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (40, 24), (37, 29)])
 @pytest.mark.parametrize(("level", "spread"), [(0.0, 1.0), (1e6, 1.0), (300.0, 80.0), (0.0, 1e-9), (2.0, 0.0)])
-def test_normalise(make: Make, shape: tuple[int, int], level: float, spread: float) -> None:
+def test_normalise_and_undo(make: Make, shape: tuple[int, int], level: float, spread: float) -> None:
     image = (level + spread * np.random.default_rng(1).standard_normal(shape)).astype(np.float32)
     normal, mean, deviation = make(2).normalise(image, 1e-11)
     exact = image.astype(np.float64)
@@ -70,6 +70,8 @@ def test_normalise(make: Make, shape: tuple[int, int], level: float, spread: flo
     assert deviation == pytest.approx(Normalisation().statistics(image)[1].item(), rel=1e-6)
     expected = (exact - exact.mean()) / (exact.std() or 1)
     np.testing.assert_allclose(normal, expected, rtol=2e-6, atol=2e-6)
+    by_numpy = normal * np.float32(deviation) + np.float32(mean)
+    np.testing.assert_array_equal(make(2).undo(normal, mean, deviation), by_numpy)
 
 
 def check_put_back(make: Make, size: tuple[int, int], scale: int) -> None:
@@ -95,7 +97,7 @@ def check_trust(make: Make, size: tuple[int, int], scale: int) -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [*SIZES, (1, 1), (1, 7), (4, 1), (2, 3)])
 def test_put_back(make: Make, size: tuple[int, int], scale: int) -> None:
     check_put_back(make, size, scale)
 
