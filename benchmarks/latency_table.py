@@ -12,6 +12,9 @@ MODELS = (("paper", 2), ("small", 2), ("deep", 2), ("fast", 2))
 CURVES = ("native", "onnxruntime-plain", "torch-eager")
 """Peers in the picture's lines; all of them would be too many to tell apart."""
 
+OWN_CHOICE = {"openvino-default": ", its own choice"}
+"""After the title, which names the precision that the peer chose."""
+
 
 def together(report: dict[str, Any], preset: str, scale: int) -> dict[str, Any] | None:
     """All peers of a model at 320 x 320 with all threads, each from the first section that it is in."""
@@ -37,7 +40,11 @@ def latency_table(report: dict[str, Any]) -> str:
     if not shown:
         return "Not measured.\n"
     first_name, first = next(iter(shown.items()))
-    titles = {name: peer["title"] for found in reversed(shown.values()) for name, peer in found["peers"].items()}
+    titles = {
+        name: peer["title"] + OWN_CHOICE.get(name, "")
+        for found in reversed(shown.values())
+        for name, peer in found["peers"].items()
+    }
     order = sorted(titles, key=lambda name: _whole(shown, name))
     lines = [
         f"| | {' | '.join(shown)} | peak MiB, {first_name} | error, {first_name} |",
@@ -82,6 +89,15 @@ def _words(report: dict[str, Any]) -> str:
                 f"A {row['preset']} series of {row['slices']} prepared slices in a scanner's order, through `Runtime`: "
                 f"p50 {p50}, p95 {p95}, p99 {p99} ms a target slice."
             )
+    added = [
+        row["peers"]["native-consistency-auto"]["parts"]["difference"]["p50_ms"]
+        for row in section(report, "overhead").get("overhead", ())
+    ]
+    if added:
+        said.append(
+            f"`Runtime` adds {milliseconds(min(added))} to {milliseconds(max(added))} ms to `native`: normalisation, "
+            "judging the reference, soft consistency, Python."
+        )
     start = section(report, "start")
     cold = start.get("cold_starts", {}).get("peers", {}).get("native", {}).get("parts", {}).get("cold start")
     if cold:

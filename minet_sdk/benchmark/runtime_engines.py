@@ -22,17 +22,17 @@ class RuntimeEngine:
     def __init__(self, task: Task) -> None:
         self._seconds = {"engine": 0.0, "conditioning": 0.0}
         self._inside: set[str] = set()
-        # This process does nothing but measure. Every engine is called through these two; conditioning may call its
-        # NumPy form, which then counts once.
-        self._count("engine", Runner, "encode", "restore")
-        for kind in (Conditioning, *Conditioning.__subclasses__()):
-            self._count("conditioning", kind, "normalise", "undo", "see", "trust", "consistent")
         self._runtime = Runtime(
             task.bundle,
             backend=task.options["backend"],
             threads=task.threads,
             consistency=task.options.get("consistency", "auto"),
         )
+        # This process does nothing but measure. Every engine is called through these two; conditioning, which came with
+        # its engine, may call its NumPy form, which then counts once.
+        self._count("engine", Runner, "encode", "restore")
+        for kind in (Conditioning, *Conditioning.__subclasses__()):
+            self._count("conditioning", kind, "normalise", "undo", "see", "trust", "consistent")
         self._target = task.inputs.targets[0]
         self._reference = None if task.inputs.reference is None else task.inputs.references[0]
 
