@@ -11,6 +11,9 @@ from minet_sdk.tiling import Tiling, fitting, margin_of, tiled
 
 TilingOption = Literal["exact", "approximate"]
 
+TWICE_BYTES = 2**29
+"""That two slices may take in all: larger ones take so long that nothing else takes much of an engine's time."""
+
 _log = logging.getLogger("minet_sdk")
 
 
@@ -92,6 +95,12 @@ class Capacity:
             elif not found.whole:
                 _log.info("%s: slices of %d x %d are restored in %s", self._manifest.name, height, width, found)
         return found
+
+    def fits_twice(self, height: int, width: int) -> bool:
+        """Whether two low-resolution slices at the same time take little memory, and no more than the limit."""
+        needed = self.bytes_for(height, width)
+        most = TWICE_BYTES if self.max_memory is None else min(TWICE_BYTES, self.max_memory)
+        return needed is not None and 2 * needed <= most and self.tiling_for(height, width).whole
 
     def check_prepared(self, nbytes: int | None) -> None:
         """Refuse features that alone take more than the limit.

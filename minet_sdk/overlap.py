@@ -1,17 +1,20 @@
 """Stages that work at the same time: each takes items from the one before it, in order, a few ahead at most.
 
-A stage is an ordinary generator; `ahead` runs it in a thread of its own, so that with or without it the items are the
-same.
+A stage is an ordinary generator; `ahead` runs it in a thread of its own, and `spread` works on several items of one
+stage, so that with or without them the items are the same.
 """
 
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TypeVar
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -64,3 +67,24 @@ def ahead(items: Iterable[T], most: int = 2) -> Generator[Iterator[T]]:
         stopped.set()
         room.release()
         thread.join()
+
+
+def spread(work: Callable[[Item], T], items: Iterable[Item], at_once: int) -> Iterator[T]:
+    """Results in the order of their items, of which several are worked on at the same time.
+
+    Args:
+        work: what to do with an item; what it raises is raised where its result would have been taken.
+        items: taken as their turn comes.
+        at_once: how many; one needs no threads.
+    """
+    if at_once == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(at_once) as pool:
+        pending: deque[Future[T]] = deque()
+        for item in items:
+            pending.append(pool.submit(work, item))
+            if len(pending) == at_once:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

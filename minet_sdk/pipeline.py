@@ -1,8 +1,8 @@
 """A target and a reference in, restored slices out: align, restore slice by slice, never lose one.
 
 Reading and aligning, judging and normalising, the network, and what follows it (k-space consistency, writing) work at
-the same time, each in a thread of its own and a few slices ahead of the next; slices come out in their order, with the
-bits that they have one after the other.
+the same time, each in a thread of its own (the network in two, where an engine shares its threads well) and a few
+slices ahead of the next; slices come out in their order, with the bits that they have one after the other.
 
 Geometry. The restored grid has the target's field of view, as a PACS expects, so its first pixel centre lies
 (scale - 1) / 2 fine pixels before the target's. The network lives on the FFT grid, where first pixels coincide. The
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from minet_sdk.errors import BackendError, InputError
 from minet_sdk.kspace import Consistency, bicubic, fourier_shift
-from minet_sdk.overlap import ahead
+from minet_sdk.overlap import ahead, spread
 from minet_sdk.resample import resample
 from minet_sdk.runtime import Runtime
 from minet_sdk.slices import Inferred, ReadySlice
@@ -86,7 +86,7 @@ class RestoredSlice(Generic[Pair]):
     """How well the reference fits the target, see `trust.reference_trust`; None where it was not judged."""
 
     seconds: float
-    """That the engine took."""
+    """That the engine took longer because of it: slices may be restored at the same time."""
 
     def note(self, *, resampled: bool) -> str:
         """What a reader must know; empty if the model restored the slice from a reference that was not resampled."""
@@ -184,13 +184,15 @@ def guide_on(grid: Grid | None, reference: Volume | None, shape: tuple[int, int,
 
 
 @contextmanager
-def restoring(runtime: Runtime, pairs: Iterable[Pair], count: int) -> Generator[Iterator[RestoredSlice[Pair]]]:
+def restoring(
+    runtime: Runtime, pairs: Iterable[Pair], shape: tuple[int, int, int]
+) -> Generator[Iterator[RestoredSlice[Pair]]]:
     """Restore slices while the next ones are read and the last one is used.
 
     Args:
         runtime: an open model.
         pairs: consumed in a thread of its own, a few ahead; what it raises is raised in the block.
-        count: how many there are, for the log.
+        shape: of the target, (slices, H, W).
 
     Returns:
         The slices in order. None is lost: what the engine fails at is interpolated, what has no usable reference is
@@ -199,10 +201,11 @@ def restoring(runtime: Runtime, pairs: Iterable[Pair], count: int) -> Generator[
     Raises:
         BackendError: after the last slice, if the model has restored none of them: that is no result.
     """
+    count, at_once = shape[0], runtime.slices_at_once(*shape[1:])
     with ExitStack() as stack:
         read = stack.enter_context(ahead(pairs))
         tasks = stack.enter_context(ahead(_tasks(runtime, read), most=1))
-        inferred = stack.enter_context(ahead(_inferred(runtime, tasks)))
+        inferred = stack.enter_context(ahead(_inferred(runtime, tasks, at_once)))
         yield _some_restored(_finished(runtime, index, count, one) for index, one in enumerate(inferred))
 
 
@@ -245,7 +248,7 @@ def restore_volume(
     notes: list[str] = []
     trusts: list[float | None] = []
     seconds = 0.0
-    with restoring(runtime, pairs(), len(low)) as slices:
+    with restoring(runtime, pairs(), low.shape) as slices:
         for one in slices:
             restored[one.index] = one.values
             if one.fallback is not None:
@@ -317,16 +320,26 @@ def _task(runtime: Runtime, pair: Pair) -> _Task[Pair]:
     return _Task(pair, ready, distrust(ready.trust) if ready.trust is not None and not ready.guided else "")
 
 
-def _inferred(runtime: Runtime, tasks: Iterable[_Task[Pair]]) -> Iterator[_Outcome[Pair]]:
-    """What the network makes of each slice."""
-    for task in tasks:
+def _inferred(runtime: Runtime, tasks: Iterable[_Task[Pair]], at_once: int) -> Iterator[_Outcome[Pair]]:
+    """What the network makes of each slice.
+
+    With ``at_once`` slices in work at the same time the engine's threads each have one of their own, and none waits
+    with its part of a slice for another that lost its core to Python: what is read and written beside costs its share.
+    """
+
+    def infer(task: _Task[Pair]) -> tuple[_Task[Pair], Inferred | None, str, float, float]:
         started, inferred, reason = time.perf_counter(), None, task.reason
         if task.ready is not None:
             try:
                 inferred = runtime.infer(task.ready)
             except BackendError as error:
                 reason = str(error)
-        yield _Outcome(task.pair, inferred, reason, time.perf_counter() - started)
+        return task, inferred, reason, started, time.perf_counter()
+
+    done = 0.0
+    for task, inferred, reason, started, ended in spread(infer, tasks, at_once):
+        yield _Outcome(task.pair, inferred, reason, max(0.0, ended - max(started, done)))
+        done = max(done, ended)
 
 
 def _some_restored(slices: Iterable[RestoredSlice[Pair]]) -> Iterator[RestoredSlice[Pair]]:

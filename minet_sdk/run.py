@@ -60,7 +60,12 @@ class RunSummary:
     """`open`: scan, read headers and open the model; `restore`: from the first slice's file to the last one's;
     `inference`: the engine's part of it; `total`."""
 
+    slices_at_once: int
+    """That were in the engine at the same time, see `Runtime.slices_at_once`."""
+
     latency_p50_ms: float | None
+    """Median of what a slice takes in the engine, which it may share with another."""
+
     intended_use: str = RESEARCH_USE
 
     def to_dict(self) -> dict[str, Any]:
@@ -139,6 +144,7 @@ def run_files(
             fallbacks=result.fallbacks,
             trust_p50=result.trust_p50,
             clipped_pixels=0,
+            slices_at_once=runtime.slices_at_once(*low.values.shape[1:]),
             seconds=_seconds(started, opened, result.seconds),
         )
 
@@ -262,6 +268,7 @@ def _restore_series(
             fallbacks=result.fallbacks,
             trust_p50=result.trust_p50,
             clipped_pixels=result.clipped,
+            slices_at_once=runtime.slices_at_once(*low.shape[1:]),
             seconds=_seconds(started, opened, result.seconds),
         )
 

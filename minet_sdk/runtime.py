@@ -341,6 +341,15 @@ class Runtime:
         """Whether it pays to prepare the next slice's reference while a target is restored."""
         return self._rules.needs_reference and self._runner.prepares_beside
 
+    def slices_at_once(self, height: int, width: int) -> int:
+        """How many low-resolution slices of this size a series best restores at the same time.
+
+        Raises:
+            InputError: they do not fit at once, and cannot be cut.
+            BackendError: the runtime is closed.
+        """
+        return 2 if self._runner.restores_beside and self._capacity.fits_twice(height, width) else 1
+
     def close(self) -> None:
         """Free the engine; calls after it raise `BackendError`."""
         self._runner.deactivate()

@@ -123,7 +123,7 @@ def restore_series(
     # The filters of warnings are the process's: stages that set and reset them beside each other would undo each other.
     with quietly():
         pairs, resampled = _pairs(runtime.scale, grid, order, target, reference)
-        with restoring(runtime, pairs, len(order)) as slices:
+        with restoring(runtime, pairs, grid.shape) as slices:
             files = write_series(derived(slices), output, overwrite=overwrite)
     return RestoredSeries(
         files, tuple(fallbacks), resampled, consistency, str(tiling), median_trust(trusts), clipped, seconds

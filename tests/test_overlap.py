@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from minet_sdk.overlap import ahead
+from minet_sdk.overlap import ahead, spread
 
 PATIENCE = 10.0
 
@@ -107,3 +107,47 @@ def test_an_error_in_the_block_ends_every_stage(error: type[BaseException]) -> N
         block()
     assert ended.wait(PATIENCE)
     assert not names()
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+def test_spread_gives_results_in_order(at_once: int, count: int) -> None:
+    assert list(spread(lambda number: 2 * number, range(count), at_once)) == [2 * number for number in range(count)]
+
+
+def test_spread_works_on_two_items_at_the_same_time_and_no_more() -> None:
+    """Each pair waits for one another inside its work: one after the other they would wait for ever."""
+    meeting = threading.Barrier(2, timeout=PATIENCE)
+    working, most, lock = 0, 0, threading.Lock()
+
+    def meet(number: int) -> int:
+        nonlocal working, most
+        with lock:
+            working += 1
+            most = max(most, working)
+        meeting.wait()
+        with lock:
+            working -= 1
+        return number
+
+    assert list(spread(meet, range(8), 2)) == list(range(8))
+    assert most == 2
+    with pytest.raises(threading.BrokenBarrierError):
+        list(spread(lambda _: threading.Barrier(2).wait(0.05), range(2), 1))
+
+
+def test_spread_raises_where_the_result_would_have_been_and_ends_what_it_began() -> None:
+    done: list[int] = []
+
+    def work(number: int) -> int:
+        if number == 2:
+            raise ValueError("two")
+        done.append(number)
+        return number
+
+    results = spread(work, range(10), 2)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ValueError, match="two"):
+        next(results)
+    assert sorted(done) == [0, 1, 3] or sorted(done) == [0, 1]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPool")]

@@ -1,7 +1,10 @@
 """Volumes through the model: right place, nothing lost, every exception visible."""
 
+import itertools
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from numpy.typing import NDArray
 
 from minet_sdk import Runtime
 from minet_sdk import pipeline as pipeline_module
+from minet_sdk.backends.base import Runner
 from minet_sdk.errors import BackendError, InputError
 from minet_sdk.kspace import bicubic, degrade, zero_filled
 from minet_sdk.measures import psnr
@@ -130,6 +134,68 @@ def test_an_engine_that_fails_at_every_slice_is_no_result(
         monkeypatch.setattr(Runtime, "infer", failing)
         with pytest.raises(BackendError, match="the model has restored none of the slices: out of memory"):
             restore_volume(runtime, coarse(study[1], 2), study[0])
+
+
+class Counted:
+    """How many slices were in the engine at the same time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.most = self._now = 0
+        self._lock = threading.Lock()
+        inner = Runner.restore
+
+        def restore(runner: Runner, target: Array, features: Any) -> Array:
+            with self._lock:
+                self._now += 1
+                self.most = max(self.most, self._now)
+            try:
+                return inner(runner, target, features)
+            finally:
+                with self._lock:
+                    self._now -= 1
+
+        monkeypatch.setattr(Runner, "restore", restore)
+
+
+@pytest.mark.parametrize(("threads", "max_memory", "expected"), [(2, None, 2), (1, None, 1), (2, "40MiB", 1)])
+def test_two_slices_share_the_threads_where_memory_allows(
+    study: tuple[Volume, Volume],
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+    max_memory: str | None,
+    expected: int,
+) -> None:
+    reference, truth = study
+    target = coarse(truth, 2)
+    repeated = [Volume(np.repeat(volume.values, 3, 0), None) for volume in (target, reference)]
+    with Runtime("minet-x2", backend="native", threads=threads, max_memory=max_memory) as runtime:
+        assert runtime.slices_at_once(*target.values.shape[1:]) == expected
+        alone = np.stack([runtime(low, guide) for low, guide in zip(*(v.values for v in repeated), strict=True)])
+        counted = Counted(monkeypatch)
+        result = restore_volume(runtime, repeated[0], repeated[1])
+    assert counted.most == expected
+    assert result.seconds > 0
+    np.testing.assert_array_equal(result.volume.values, alone)
+
+
+def test_an_engine_that_fails_at_one_of_two_slices_loses_none(
+    study: tuple[Volume, Volume], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, truth = study
+    target = coarse(truth, 2)
+    infer, calls = Runtime.infer, itertools.count()
+
+    def failing(runtime: Runtime, ready: Any) -> Inferred:
+        if next(calls) == 1:
+            raise BackendError("no memory left")
+        return infer(runtime, ready)
+
+    with Runtime("minet-x2", backend="native", threads=2) as runtime:
+        monkeypatch.setattr(Runtime, "infer", failing)
+        result = restore_volume(runtime, target, reference)
+    (fallback,) = result.fallbacks
+    assert "no memory left" in fallback.reason
+    assert np.isfinite(result.volume.values).all()
 
 
 def test_progress_reaches_the_end(runtime: Runtime, study: tuple[Volume, Volume]) -> None:

@@ -106,6 +106,11 @@ class Runner(ABC):
         return False
 
     @property
+    def restores_beside(self) -> bool:
+        """Whether two slices are best restored at the same time: where each then takes its share of the threads."""
+        return False
+
+    @property
     @abstractmethod
     def version(self) -> str:
         """Name and version of the engine."""

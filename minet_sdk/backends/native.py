@@ -351,6 +351,11 @@ class NativeRunner(Runner):
         return figures.weights + figures.features + max(figures.prepare, figures.restore)
 
     @property
+    def restores_beside(self) -> bool:
+        """With threads to share: a thread that lost its core to something else then keeps nobody waiting."""
+        return self.engine.threads > 1
+
+    @property
     def engine(self) -> NativeEngine:
         """The engine, while the runner is active."""
         engine = self._engine

@@ -142,6 +142,7 @@ std::unique_ptr<Features> Engine::prepare(const float *reference, uint32_t heigh
   const auto layout = this->layout(height / plan_->scale, width / plan_->scale);
   // Features that no target could be restored with under the limit are not worth computing.
   check_limit(std::max(layout->prepare.bytes, layout->restore.bytes), layout->features_bytes);
+  const Pool::Caller caller(pool_);
   const Workspace space(store_, workspace, workspace_bytes, layout->prepare.bytes);
   std::unique_ptr<Features> features(
       new Features{plan_, layout->height, layout->width, Lease(store_, layout->features_bytes)});
@@ -160,6 +161,7 @@ void Engine::restore(const float *target, uint32_t height, uint32_t width, const
                                               ", the target is " + by(height, width)};
   const auto layout = this->layout(height, width);
   check_limit(layout->restore.bytes, layout->features_bytes);
+  const Pool::Caller caller(pool_);
   const Workspace space(store_, workspace, workspace_bytes, layout->restore.bytes);
   execute(*plan_, *layout, true, {target, nullptr, restored}, space.data(),
           features ? features->memory.data() : nullptr, kernels_, pool_);
@@ -170,6 +172,7 @@ void Engine::run(const float *target, uint32_t height, uint32_t width, const flo
   check_reference(reference);
   const auto layout = this->layout(height, width);
   check_limit(layout->run_bytes(), 0);
+  const Pool::Caller caller(pool_);
   const Workspace space(store_, workspace, workspace_bytes, layout->run_bytes());
   unsigned char *features = space.data() + layout->run_bytes() - layout->features_bytes;
   if (reference)
@@ -189,6 +192,7 @@ void Engine::undo(const float *normal, size_t pixels, const minet_level &level, 
 std::unique_ptr<Seen> Engine::see(const float *reference, uint32_t height, uint32_t width) {
   check_multiple(height, width);
   check_size(height / plan_->scale, width / plan_->scale);
+  const Pool::Caller caller(pool_);
   return rules_.see(reference, height / plan_->scale, width / plan_->scale, plan_->scale);
 }
 
@@ -196,11 +200,13 @@ double Engine::trust(const float *target, uint32_t height, uint32_t width, const
   if (seen.height != height || seen.width != width)
     throw Failure{MINET_INVALID_ARGUMENT, "the reference is that of a target of " + by(seen.height, seen.width) +
                                               ", the target is " + by(height, width)};
+  const Pool::Caller caller(pool_);
   return rules_.trust(target, seen);
 }
 
 void Engine::put_back(const float *restored, const float *target, uint32_t height, uint32_t width, float *output) {
   check_size(height, width);
+  const Pool::Caller caller(pool_);
   rules_.put_back(restored, target, height, width, plan_->scale, output);
 }
 

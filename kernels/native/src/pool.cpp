@@ -19,7 +19,7 @@ constexpr int patience = 2000;
 }  // namespace
 
 struct Pool::Team {
-  explicit Team(unsigned helpers);
+  Team(unsigned threads, const std::atomic<unsigned> &callers);
   ~Team() { stop(); }
 
   void run(ptrdiff_t tasks, const Work &work);
@@ -32,6 +32,8 @@ struct Pool::Team {
     std::atomic<int> helping{0};
   };
 
+  // A caller between two operations is at work, too.
+  unsigned at_work() const { return callers_.load() + helping_.load(); }
   void help(unsigned thread);
   Job *open_job();
   void stop();
@@ -41,13 +43,20 @@ struct Pool::Team {
   std::atomic<size_t> posted_{0};
   std::vector<Job *> jobs_;
   bool stopping_ = false;
+  const unsigned threads_;
+  const std::atomic<unsigned> &callers_;
+  std::atomic<unsigned> helping_{0};
   std::vector<std::thread> helpers_;
 };
 
 Pool::Pool(unsigned threads)
     : threads_(std::max(threads, 1u)),
       process_(getpid()),
-      team_(threads_ > 1 ? std::make_unique<Team>(threads_ - 1) : nullptr) {}
+      team_(threads_ > 1 ? std::make_unique<Team>(threads_, callers_) : nullptr) {}
+
+Pool::Caller::Caller(Pool &pool) : pool_(pool) { pool_.callers_.fetch_add(1); }
+
+Pool::Caller::~Caller() { pool_.callers_.fetch_sub(1); }
 
 Pool::~Pool() {
   // The helpers are in the process that made them, and a lock or condition here may still be counting on them.
@@ -57,14 +66,15 @@ Pool::~Pool() {
 bool Pool::forked() const { return getpid() != process_; }
 
 void Pool::run(ptrdiff_t tasks, const Work &work) {
-  if (team_ && tasks > 1 && !forked()) return team_->run(tasks, work);
+  // As many callers as threads: nobody is left to help, and nobody is called.
+  if (team_ && tasks > 1 && callers_.load() < threads_ && !forked()) return team_->run(tasks, work);
   for (ptrdiff_t task = 0; task < tasks; ++task) work(task, 0);
 }
 
-Pool::Team::Team(unsigned helpers) {
-  helpers_.reserve(helpers);
+Pool::Team::Team(unsigned threads, const std::atomic<unsigned> &callers) : threads_(threads), callers_(callers) {
+  helpers_.reserve(threads - 1);
   try {
-    for (unsigned thread = 1; thread <= helpers; ++thread) helpers_.emplace_back([this, thread] { help(thread); });
+    for (unsigned thread = 1; thread < threads; ++thread) helpers_.emplace_back([this, thread] { help(thread); });
   } catch (...) {
     stop();
     throw;
@@ -111,10 +121,13 @@ void Pool::Team::help(unsigned thread) {
   size_t seen = 0;
   std::unique_lock<std::mutex> lock(mutex_);
   while (!stopping_) {
-    if (Job *job = open_job()) {
+    if (Job *job = at_work() < threads_ ? open_job() : nullptr) {
       job->helping.fetch_add(1);
+      helping_.fetch_add(1);
       lock.unlock();
-      for (ptrdiff_t task; (task = job->next.fetch_add(1)) < job->tasks;) job->work(task, thread);
+      for (ptrdiff_t task; at_work() <= threads_ && (task = job->next.fetch_add(1)) < job->tasks;)
+        job->work(task, thread);
+      helping_.fetch_sub(1);
       lock.lock();
       if (job->helping.fetch_sub(1) == 1) finished_.notify_all();
       continue;

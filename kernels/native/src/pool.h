@@ -1,8 +1,10 @@
-// Threads of one engine. Callers share them: each works on its own tasks, free threads help whoever has some left.
+// Threads of one engine. Callers share them: each works on its own tasks, free threads help whoever has some left, and
+// there are never more at work than cores were asked for, unless there are more callers.
 #pragma once
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -13,6 +15,18 @@ class Pool {
  public:
   // task, and the number of the thread that runs it: 0 is the caller.
   using Work = std::function<void(ptrdiff_t task, unsigned thread)>;
+
+  // A thread inside one of the engine's calls: for as long as this lives, the helpers leave it a core.
+  class Caller {
+   public:
+    explicit Caller(Pool &pool);
+    ~Caller();
+    Caller(const Caller &) = delete;
+    Caller &operator=(const Caller &) = delete;
+
+   private:
+    Pool &pool_;
+  };
 
   // Throws std::system_error if the system gives no threads.
   explicit Pool(unsigned threads);
@@ -32,6 +46,7 @@ class Pool {
 
   const unsigned threads_;
   const pid_t process_;
+  std::atomic<unsigned> callers_{0};
   std::unique_ptr<Team> team_;
 };
 
