@@ -4,8 +4,9 @@
  * are normalised, see minet_normalise. Every function that can fail returns a status; minet_last_error() then says in
  * one line what was wrong. Nothing throws or aborts, whatever is in the files or the arguments' values.
  *
- * One engine may be used from any number of threads at the same time. The result does not depend on the number of
- * threads, on the instruction set or on what else runs. Research use only. Not a medical device.
+ * One engine may be used from any number of threads at the same time; they count among its own. The result does not
+ * depend on the number of threads, on the instruction set or on what else runs. Research use only. Not a medical
+ * device.
  */
 #ifndef MINET_H
 #define MINET_H
