@@ -1,7 +1,9 @@
-"""Bytes: what a call of an engine takes, where only an estimate can tell, and how people write them."""
+"""Bytes: what an engine takes, where only an estimate can tell, what the process took, how people write them."""
 
+import importlib
 import math
 import re
+import sys
 
 from minet_sdk.bundle import Bundle
 from minet_sdk.errors import InputError
@@ -47,3 +49,13 @@ def parsed_bytes(text: str) -> int:
 def as_mib(count: int) -> str:
     """Bytes for a sentence."""
     return f"{count / 2**20:.0f} MiB" if count >= 2**20 else f"{count} bytes"
+
+
+def peak_memory_mib() -> float | None:
+    """Highest resident memory of this process so far; None where the system does not tell (Windows)."""
+    try:
+        resource = importlib.import_module("resource")
+    except ModuleNotFoundError:
+        return None
+    per_mib = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mib

@@ -1,9 +1,7 @@
 """The inference API: open a model once, then restore slices from any number of threads."""
 
-import importlib
 import logging
 import os
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -22,7 +20,7 @@ from minet_sdk.capacity import Capacity, TilingOption
 from minet_sdk.conditioning import Judged
 from minet_sdk.errors import BackendError, InputError
 from minet_sdk.kspace import Consistency
-from minet_sdk.memory import parsed_bytes
+from minet_sdk.memory import parsed_bytes, peak_memory_mib
 from minet_sdk.reports import PreparedReference, RuntimeInfo, bytes_of
 from minet_sdk.shapes import LARGEST_OUTPUT, ShapeRules
 from minet_sdk.slices import Inferred, ReadySlice, SlicePath, as_slices
@@ -156,7 +154,7 @@ class Runtime:
             memory_known_by=self._capacity.known_by,
             golden_error=self._golden_error,
             warm_up_seconds=self._warm_up_seconds,
-            peak_memory_mib=_peak_memory_mib(),
+            peak_memory_mib=peak_memory_mib(),
             versions={"minet-sdk": __version__, "engine": self._runner.version, "numpy": np.__version__},
             execution=self._runner.details(),
         )
@@ -457,12 +455,3 @@ def _is_on_device(image: Any) -> bool:
 def _refuse_stream(stream: Any) -> None:
     if stream is not None:
         raise InputError("stream is for arrays in device memory; host arrays are restored before the call returns")
-
-
-def _peak_memory_mib() -> float | None:
-    try:
-        resource = importlib.import_module("resource")
-    except ModuleNotFoundError:
-        return None
-    per_mib = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mib

@@ -59,31 +59,45 @@ class Space {
   Lease lease_;
 };
 
+// Runs kernels on all threads, each with scratch of its own.
+struct Workers {
+  Pool &pool;
+  float *scratch;
+  ptrdiff_t each;
+
+  template <class Operation>
+  void run(ptrdiff_t tasks, void (*kernel)(const Operation &, ptrdiff_t, float *), const Operation &operation) const {
+    pool.run(tasks, [&](ptrdiff_t task, unsigned thread) { kernel(operation, task, scratch + thread * each); });
+  }
+};
+
 Spectra spectra(Arrays &arrays, uint32_t rows, int columns) {
   const ptrdiff_t stride = whole_lanes(columns);
   float *re = arrays.floats(rows * stride);
   return {re, arrays.floats(rows * stride), stride};
 }
 
-// (height, width) from its place in a larger array, with a margin into which it continues periodically.
-void wrap(float *padded, ptrdiff_t stride, int height, int width, int margin) {
-  for (int row = margin; row < margin + height; ++row) {
-    float *inside = padded + row * stride;
-    std::memcpy(inside, inside + width, size_t(margin) * sizeof(float));
-    std::memcpy(inside + margin + width, inside + margin, size_t(margin) * sizeof(float));
+// (height, width) with a margin into which it continues periodically, and zeros up to `stride`.
+void surround(const float *image, ptrdiff_t image_stride, int height, int width, int margin, float *padded,
+              ptrdiff_t stride) {
+  std::memset(padded, 0, size_t(height + 2 * margin) * stride * sizeof(float));
+  const size_t side = size_t(margin) * sizeof(float), line = size_t(width + 2 * margin) * sizeof(float);
+  for (int row = 0; row < height; ++row) {
+    float *inside = padded + (row + margin) * stride;
+    std::memcpy(inside + margin, image + row * image_stride, size_t(width) * sizeof(float));
+    std::memcpy(inside, inside + width, side);
+    std::memcpy(inside + margin + width, inside + margin, side);
   }
-  const size_t line = size_t(width + 2 * margin) * sizeof(float);
   for (int row = 0; row < margin; ++row) {
     std::memcpy(padded + row * stride, padded + (row + height) * stride, line);
     std::memcpy(padded + (margin + height + row) * stride, padded + (margin + row) * stride, line);
   }
 }
 
-// (height, width) into the place that wrap() continues from.
-void put_inside(const float *image, ptrdiff_t image_stride, int height, int width, float *padded, ptrdiff_t stride,
-                int margin) {
-  for (int row = 0; row < height; ++row)
-    std::memcpy(padded + (row + margin) * stride + margin, image + row * image_stride, size_t(width) * sizeof(float));
+double total_of(const double *sums, ptrdiff_t count) {
+  double total = 0;
+  for (ptrdiff_t i = 0; i < count; ++i) total += sums[i];
+  return total;
 }
 
 // Weight of line 0 to `highest` of k-space of so many samples; see kspace._soft_taper.
@@ -97,6 +111,19 @@ std::vector<float> soft_weights(uint32_t samples, int highest, double factor) {
 }
 
 }  // namespace
+
+// Of the rows and columns of a restored image and of its target.
+struct SliceRules::Transforms {
+  std::shared_ptr<const FourierPlan> across, down, low_across, low_down;
+
+  ptrdiff_t scratch() const {
+    return arrays_of_scratch * std::max({room(**across), room(**down), room(**low_across), room(**low_down)});
+  }
+};
+
+SliceRules::Transforms SliceRules::transforms(uint32_t height, uint32_t width, uint32_t scale) {
+  return {plans_.of(width * scale), plans_.of(height * scale), plans_.of(width), plans_.of(height)};
+}
 
 minet_level SliceRules::normalise(const float *image, size_t pixels, double epsilon, float *normal) const {
   const ptrdiff_t count = ptrdiff_t(pixels);
@@ -130,11 +157,8 @@ std::unique_ptr<Seen> SliceRules::see(const float *reference, uint32_t height, u
                                               "); trust needs at least 10 x 10 pixels"};
   const uint32_t rows = height * scale, columns = width * scale;
   const int kept = int(width / 2) + 1, h = int(height), w = int(width);
-  const auto across = plans_.of(columns), down = plans_.of(rows);
-  const auto low_across = plans_.of(width), low_down = plans_.of(height);
-  const ptrdiff_t each = std::max({room(**across), room(**down), room(**low_across), room(**low_down)});
-  const ptrdiff_t stride = band_stride(w);
-  const ptrdiff_t scratch = std::max(arrays_of_scratch * each, band_scratch(w));
+  const Transforms by = transforms(height, width, scale);
+  const ptrdiff_t stride = band_stride(w), scratch = std::max(by.scratch(), band_scratch(w));
   Spectra fine, right, left;
   float *low, *standard, *padded, *mean, *variance, *space;
   double *sums;
@@ -151,14 +175,14 @@ std::unique_ptr<Seen> SliceRules::see(const float *reference, uint32_t height, u
     sums = arrays.of<double>(size_t(bands));
     space = arrays.floats(scratch * pool_.threads());
   });
-  const auto run = [&](ptrdiff_t tasks, const auto &kernel, const auto &op) {
-    pool_.run(tasks, [&](ptrdiff_t task, unsigned thread) { kernel(op, task, space + thread * scratch); });
-  };
-  run(tasks_of(rows, real_rows), kernels_.row_spectra,
-      RowSpectra{reference, int(rows), int(columns), kept, fine, &**across});
-  run(fine.stride / lanes, kernels_.low_resolution, Centre{fine, right, left, int(rows), h, &**down, &**low_down});
+  const Workers workers{pool_, space, scratch};
+  workers.run(tasks_of(rows, real_rows), kernels_.row_spectra,
+              RowSpectra{reference, int(rows), int(columns), kept, fine, &**by.across});
+  workers.run(fine.stride / lanes, kernels_.low_resolution,
+              Centre{fine, right, left, int(rows), h, &**by.down, &**by.low_down});
   const float factor = float(1 / (double(scale) * scale * height * width));
-  run(tasks_of(height, lanes), kernels_.magnitudes, Magnitudes{right, left, h, w, factor, low, &**low_across});
+  workers.run(tasks_of(height, lanes), kernels_.magnitudes,
+              Magnitudes{right, left, h, w, factor, low, &**by.low_across});
 
   if (!standardise(low, height, width, standard)) std::memset(standard, 0, size_t(h) * w * sizeof(float));
   const size_t values = size_t(h + 2 * margin_of_values) * stride, windows = size_t(h + 2 * farthest) * stride;
@@ -167,23 +191,15 @@ std::unique_ptr<Seen> SliceRules::see(const float *reference, uint32_t height, u
   seen->values = reinterpret_cast<float *>(seen->memory.data());
   seen->mean = seen->values + values;
   seen->inverse_variance = seen->mean + windows;
-  std::memset(seen->values, 0, (values + 2 * windows) * sizeof(float));
-  std::memset(padded, 0, size_t(h + 2 * reach) * stride * sizeof(float));
-  put_inside(standard, w, h, w, padded, stride, reach);
-  wrap(padded, stride, h, w, reach);
-  put_inside(standard, w, h, w, seen->values, stride, margin_of_values);
-  wrap(seen->values, stride, h, w, margin_of_values);
-  run(bands, kernels_.moments, Moments{padded, stride, h, w, 0.0f, mean, variance, stride, sums});
-  double total = 0;
-  for (ptrdiff_t i = 0; i < bands; ++i) total += sums[i];
-  float floor = float(flat * (total / (double(h) * w)));
+  surround(standard, w, h, w, margin_of_values, seen->values, stride);
+  surround(standard, w, h, w, reach, padded, stride);
+  workers.run(bands, kernels_.moments, Moments{padded, stride, h, w, 0.0f, mean, variance, stride, sums});
+  float floor = float(flat * (total_of(sums, bands) / (double(h) * w)));
   if (floor == 0) floor = 1;
   for (int row = 0; row < h; ++row)
     for (int x = 0; x < w; ++x) variance[row * stride + x] = 1 / (variance[row * stride + x] + floor);
-  put_inside(mean, stride, h, w, seen->mean, stride, farthest);
-  wrap(seen->mean, stride, h, w, farthest);
-  put_inside(variance, stride, h, w, seen->inverse_variance, stride, farthest);
-  wrap(seen->inverse_variance, stride, h, w, farthest);
+  surround(mean, stride, h, w, farthest, seen->mean, stride);
+  surround(variance, stride, h, w, farthest, seen->inverse_variance, stride);
   return seen;
 }
 
@@ -202,26 +218,22 @@ double SliceRules::trust(const float *target, const Seen &seen) {
     space = arrays.floats(scratch * pool_.threads());
   });
   if (!standardise(target, seen.height, seen.width, standard)) return 0;
-  std::memset(padded, 0, size_t(h + 2 * reach) * stride * sizeof(float));
-  put_inside(standard, w, h, w, padded, stride, reach);
-  wrap(padded, stride, h, w, reach);
+  surround(standard, w, h, w, reach, padded, stride);
   for (ptrdiff_t x = 0; x < stride; ++x) inside[x] = x < w ? 1.0f : 0.0f;
 
-  const Moments moments{padded, stride, h, w, std::numeric_limits<float>::min(), mean, variance, stride, sums};
-  pool_.run(bands, [&](ptrdiff_t task, unsigned thread) { kernels_.moments(moments, task, space + thread * scratch); });
-  double total = 0;
-  for (ptrdiff_t i = 0; i < bands; ++i) total += sums[i];
-
-  Explained explained{padded, stride, h, w, mean, variance, stride, float(loudest * (total / (double(h) * w))),
-                      most_moves, {}, {}, {}, seen.stride, inside, sums};
+  const Workers workers{pool_, space, scratch};
+  workers.run(bands, kernels_.moments,
+              Moments{padded, stride, h, w, std::numeric_limits<float>::min(), mean, variance, stride, sums});
+  const float most = float(loudest * (total_of(sums, bands) / (double(h) * w)));
+  Explained explained{padded, stride, h, w, mean, variance, stride, most, most_moves, {}, {}, {}, seen.stride, inside,
+                      sums};
   for (int move = 0; move < most_moves; ++move) {
     const ptrdiff_t place = (farthest - moves[move][0]) * seen.stride + farthest - moves[move][1];
     explained.other[move] = seen.values + place;
     explained.other_mean[move] = seen.mean + place;
     explained.other_inverse[move] = seen.inverse_variance + place;
   }
-  pool_.run(bands,
-            [&](ptrdiff_t task, unsigned thread) { kernels_.explained(explained, task, space + thread * scratch); });
+  workers.run(bands, kernels_.explained, explained);
   double found[most_moves + 1] = {};
   for (ptrdiff_t i = 0; i < bands; ++i)
     for (int j = 0; j <= most_moves; ++j) found[j] += sums[i * (most_moves + 1) + j];
@@ -235,10 +247,8 @@ void SliceRules::put_back(const float *restored, const float *target, uint32_t h
   const uint32_t rows = height * scale, columns = width * scale;
   // The middle line of an even number of samples stands at one end of the spectrum only, and weighs nothing.
   const int highest = int(height - 1) / 2, kept = int(width - 1) / 2 + 1;
-  const auto across = plans_.of(columns), down = plans_.of(rows);
-  const auto low_across = plans_.of(width), low_down = plans_.of(height);
-  const ptrdiff_t scratch = arrays_of_scratch * std::max({room(**across), room(**down), room(**low_across),
-                                                          room(**low_down)});
+  const Transforms by = transforms(height, width, scale);
+  const ptrdiff_t scratch = by.scratch();
   const std::vector<float> row_weight = soft_weights(height, highest, 1 / (double(height) * width));
   std::vector<float> column_weight = soft_weights(width, kept - 1, 1);
   column_weight.resize(size_t(whole_lanes(kept)));
@@ -249,19 +259,17 @@ void SliceRules::put_back(const float *restored, const float *target, uint32_t h
     measured = spectra(arrays, height, kept);
     space = arrays.floats(scratch * pool_.threads());
   });
-  const auto run = [&](ptrdiff_t tasks, const auto &kernel, const auto &op) {
-    pool_.run(tasks, [&](ptrdiff_t task, unsigned thread) { kernel(op, task, space + thread * scratch); });
-  };
-  run(tasks_of(rows, real_rows), kernels_.row_spectra,
-      RowSpectra{restored, int(rows), int(columns), kept, fine, &**across});
-  run(tasks_of(height, real_rows), kernels_.row_spectra,
-      RowSpectra{target, int(height), int(width), kept, measured, &**low_across});
+  const Workers workers{pool_, space, scratch};
+  workers.run(tasks_of(rows, real_rows), kernels_.row_spectra,
+              RowSpectra{restored, int(rows), int(columns), kept, fine, &**by.across});
+  workers.run(tasks_of(height, real_rows), kernels_.row_spectra,
+              RowSpectra{target, int(height), int(width), kept, measured, &**by.low_across});
   const float shrink = float(1 / (double(scale) * scale));
-  run(fine.stride / lanes, kernels_.difference,
-      Difference{fine, measured, int(rows), int(height), highest, row_weight.data(), column_weight.data(), shrink,
-                 &**down, &**low_down});
-  run(tasks_of(rows, real_rows), kernels_.added_rows,
-      AddedRows{fine, int(rows), int(columns), kept, restored, output, &**across});
+  workers.run(fine.stride / lanes, kernels_.difference,
+              Difference{fine, measured, int(rows), int(height), highest, row_weight.data(), column_weight.data(),
+                         shrink, &**by.down, &**by.low_down});
+  workers.run(tasks_of(rows, real_rows), kernels_.added_rows,
+              AddedRows{fine, int(rows), int(columns), kept, restored, output, &**by.across});
 }
 
 }  // namespace minet

@@ -38,6 +38,9 @@ class SliceRules {
                 float *output);
 
  private:
+  struct Transforms;
+
+  Transforms transforms(uint32_t height, uint32_t width, uint32_t scale);
   bool standardise(const float *image, uint32_t height, uint32_t width, float *output) const;
 
   const SliceKernels &kernels_;

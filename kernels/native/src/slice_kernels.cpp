@@ -1,5 +1,5 @@
-// The arithmetic around the network, compiled once for AVX2 with FMA and once for AVX-512 (MINET_SLICE_KERNELS names the
-// table).
+// The arithmetic around the network, compiled once for AVX2 with FMA and once for AVX-512 (MINET_SLICE_KERNELS names
+// the table).
 //
 // Fourier transforms take sixteen lines at a time, value by value beside each other, so that every instruction works on
 // as many lines as a register holds. Two real rows travel as one complex one.
@@ -546,7 +546,8 @@ void explained(const Explained &op, ptrdiff_t task, float *scratch) {
 
 }  // namespace
 
-extern const SliceKernels MINET_SLICE_KERNELS = {total,      centre,         divide,     scale,   row_spectra, difference,
-                                                 added_rows, low_resolution, magnitudes, moments, explained};
+extern const SliceKernels MINET_SLICE_KERNELS = {
+    total,      centre,         divide,     scale,   row_spectra, difference,
+    added_rows, low_resolution, magnitudes, moments, explained};
 
 }  // namespace minet

@@ -1,7 +1,7 @@
 // Sixteen floats at a time, in one register or in two, so that every instruction set gives the same bits.
 //
-// Included by kernels.cpp and slice_kernels.cpp alone, which are compiled once for each instruction set: everything here
-// is local to them.
+// Included by kernels.cpp and slice_kernels.cpp alone, which are compiled once for each instruction set: everything
+// here is local to them.
 #pragma once
 
 #include <immintrin.h>
@@ -79,7 +79,8 @@ inline Vector minus(Vector a, double b) {
   const __m512d all = _mm512_set1_pd(b);
   const __m256 low = _mm512_cvtpd_ps(_mm512_sub_pd(Sums::low_of(a), all));
   const __m256 high = _mm512_cvtpd_ps(_mm512_sub_pd(Sums::high_of(a), all));
-  return {_mm512_castpd_ps(_mm512_insertf64x4(_mm512_castps_pd(_mm512_castps256_ps512(low)), _mm256_castps_pd(high), 1))};
+  const __m512d lower = _mm512_castps_pd(_mm512_castps256_ps512(low));
+  return {_mm512_castpd_ps(_mm512_insertf64x4(lower, _mm256_castps_pd(high), 1))};
 }
 
 #else
