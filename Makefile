@@ -76,7 +76,7 @@ quality: $(VENV)/.dev $(NATIVE)
 		$(QUALITY_PAIRS) $(if $(ATLAS),--atlas "$(ATLAS)")
 	$(BIN)/python benchmarks/readme.py
 
-# Latency against every peer, half an hour on a quiet machine; ONLY=paper-320,linearity runs some sections. The README's
+# Latency against every peer, 45 minutes on a quiet machine; ONLY=paper-320,linearity runs some sections. The README's
 # tables are made from benchmarks/results/latency.json (OUTPUT=..., on the machine that it is of).
 OUTPUT ?= out/latency/latency.json
 bench: $(VENV)/.dev $(NATIVE)
