@@ -2,7 +2,8 @@
 //
 // Usage: native_cost FOLDER HEIGHT WIDTH ... (any number of plans). Prints one line a plan: heap allocations, bytes
 // allocated and bytes copied by memcpy and memmove of one slice, prepared and restored, once every buffer exists; for
-// plans of images with one channel also of what is done to the slice around that. Under callgrind with --instr-atstart=no the instructions of that slice are dumped, plan by plan.
+// plans of images with one channel also of what is done to the slice around that. Under callgrind with
+// --instr-atstart=no the instructions of that slice are dumped, plan by plan.
 #include <valgrind/callgrind.h>
 
 #include <cstddef>

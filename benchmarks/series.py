@@ -3,17 +3,20 @@
     python benchmarks/series.py --output benchmarks/results/series.json
 
 The bundled study, tiled to a longer and larger series on the fly. A round runs `minet-sdk run` on it (scan, open the
-model, decode both series, restore, k-space consistency, encode, write) and then the network alone on the same slices:
-the bundled x2 model at several sizes, and preset `paper` at one.
+model, decode both series, restore, k-space consistency, encode, write), the same with one slice at a time in the engine
+where it would have two, and then the network alone on the same slices: the bundled x2 model at several sizes, and
+preset `paper` at one.
 """
 
 import argparse
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +28,11 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from minet_sdk import Runtime
 from minet_sdk.backends import BACKENDS, make_runner
-from minet_sdk.backends.base import RunnerOptions
+from minet_sdk.backends.base import Runner, RunnerOptions
 from minet_sdk.benchmark.distribution import paired_ratio
 from minet_sdk.benchmark.machine import LoadWatch, environment
 from minet_sdk.benchmark.suite import write_json
+from minet_sdk.conditioning import Conditioning
 from minet_sdk.demo import study_folder
 from minet_sdk.dicom.derive import Derivation, derive
 from minet_sdk.dicom.header import quietly
@@ -61,6 +65,14 @@ CALLS = 15
 
 PASSES = 10
 """Over a series, of which the one that takes least processor time tells what the steps beside inference take."""
+
+
+class OneAtATime(Runtime):
+    """A runtime whose series never have two slices in the engine."""
+
+    def slices_at_once(self, height: int, width: int) -> int:
+        """See `Runtime`."""
+        return 1
 
 
 @dataclass(frozen=True)
@@ -127,17 +139,19 @@ def measure_series(
     whole: list[float] = []
     alone: list[float] = []
     parts: list[dict[str, float]] = []
+    parts_of_one: list[dict[str, float]] = []
 
-    def run() -> None:
+    def run(kind: type[Runtime], found: list[dict[str, float]]) -> None:
         summary = run_dicom(
-            study.target, study.reference, folder / "out", lambda name: Runtime(model, **options), overwrite=True
+            study.target, study.reference, folder / "out", lambda name: kind(model, **options), overwrite=True
         )
         assert not summary.fallbacks
         assert not summary.reference_resampled
-        parts.append(summary.seconds)
+        found.append(summary.seconds)
 
     with Runtime(model, **options) as runtime:
         name = runtime.info.model
+        at_once = runtime.slices_at_once(*study.pairs[0][0].shape)
 
         def infer() -> None:
             for target, reference in study.pairs:
@@ -145,7 +159,9 @@ def measure_series(
 
         infer()
         for _ in range(rounds):
-            whole.append(timed(run))
+            whole.append(timed(lambda: run(Runtime, parts)))
+            if at_once > 1:
+                run(OneAtATime, parts_of_one)
             alone.append(timed(infer))
     return {
         "model": name,
@@ -155,6 +171,8 @@ def measure_series(
         "inference_seconds": [round(one, 4) for one in alone],
         "run_to_inference": paired_ratio(whole, alone).to_dict(),
         "run_parts": parts,
+        "slices_at_once": at_once,
+        "run_parts_one_at_a_time": parts_of_one,
     }
 
 
@@ -210,6 +228,7 @@ def measure_slice(size: int, options: dict[str, Any]) -> dict[str, Any]:
             seconds["engine"].append(timed(lambda: runner.restore(normal, runner.encode(guide))))
             seconds["runtime"].append(timed(lambda: runtime.infer(runtime.ready(low, fine))))
             seconds["consistency"].append(timed(lambda: runtime.finish(restored, low)))
+        conditioning = measure_conditioning(runner, low, fine)
         runner.deactivate()
         overhead = measure_overhead(runtime, low, fine)
     medians = {name: 1e3 * float(np.median(values)) for name, values in seconds.items()}
@@ -217,10 +236,33 @@ def measure_slice(size: int, options: dict[str, Any]) -> dict[str, Any]:
         "size": size,
         "median_ms": {name: round(value, 3) for name, value in medians.items()},
         "runtime_without_engine_ms": round(overhead, 3),
+        "conditioning_ms": conditioning,
         "overhead_share": round(overhead / medians["engine"], 5),
         "consistency_share": round(medians["consistency"] / medians["engine"], 5),
         "runtime_to_engine": paired_ratio(seconds["runtime"], seconds["engine"]).to_dict(),
     }
+
+
+def measure_conditioning(runner: Runner, low: Array, fine: Array) -> dict[str, dict[str, float]]:
+    """Median milliseconds of each step around the network, in the engine's form and in NumPy's, in turns."""
+    normalisation = Normalisation()
+    forms = {"engine": runner.conditioning(normalisation, SCALE), "numpy": Conditioning(normalisation, SCALE)}
+    found: dict[str, dict[str, float]] = {}
+    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for _ in range(10 * CALLS):
+        for name, form in forms.items():
+            seen = form.see(fine)
+            steps: dict[str, Callable[[], object]] = {
+                "normalise reference": partial(form.normalise, fine),
+                "see reference": partial(form.see, fine),
+                "trust": partial(form.trust, low, seen),
+                "soft consistency": partial(form.consistent, fine, low, "soft"),
+            }
+            for step, call in steps.items():
+                seconds[name, step].append(timed(call))
+    for (name, step), values in seconds.items():
+        found.setdefault(name, {})[step] = round(1e3 * float(np.median(values)), 4)
+    return found
 
 
 def measure_overhead(runtime: Runtime, low: Array, fine: Array) -> float:
@@ -230,6 +272,7 @@ def measure_overhead(runtime: Runtime, low: Array, fine: Array) -> float:
     """
     runner = runtime._runner  # pyright: ignore[reportPrivateUsage] # only here can the engine be taken out
     given: dict[str, Any] = {}
+    copies: list[Array] = []  # every image of an engine is one of its own, which the runtime may overwrite
     real = runner.encode, runner.restore
 
     def encode(reference: Array) -> Any:
@@ -238,9 +281,10 @@ def measure_overhead(runtime: Runtime, low: Array, fine: Array) -> float:
         return given["features"]
 
     def restore(target: Array, features: Any) -> Array:
-        if "restored" not in given:
-            given["restored"] = real[1](target, features)
-        return given["restored"]
+        if not copies:
+            restored = real[1](target, features)
+            copies.extend(restored.copy() for _ in range(10 * CALLS + 1))
+        return copies.pop()
 
     runner.encode, runner.restore = encode, restore
     try:

@@ -24,4 +24,6 @@ def test_a_short_series_of_small_images(tmp_path: Path, monkeypatch: pytest.Monk
         series["run_seconds"][0] / series["inference_seconds"][0], rel=1e-2
     )
     assert 0 < one["runtime_without_engine_ms"] < one["median_ms"]["engine"]
+    assert len(series["run_parts_one_at_a_time"]) == (1 if series["slices_at_once"] > 1 else 0)
+    assert all(ms > 0 for steps in one["conditioning_ms"].values() for ms in steps.values())
     assert report["environment"]["cores"] >= 1

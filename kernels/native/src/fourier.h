@@ -19,7 +19,7 @@ class FourierPlan {
   const Fourier &operator*() const { return fourier_; }
 
  private:
-  void factor(int largest);
+  void factor(int left);
   void chirp();
 
   Fourier fourier_{};
@@ -27,7 +27,7 @@ class FourierPlan {
   std::unique_ptr<const FourierPlan> inner_;
 };
 
-// Plans by length; those that were asked for last are kept. For any number of threads.
+// Plans by length, kept until there are many. For any number of threads.
 class FourierPlans {
  public:
   std::shared_ptr<const FourierPlan> of(uint32_t length);
