@@ -140,10 +140,14 @@ class Execution {
       weights = temporary;
     }
     const std::vector<Chunk> chunk = chunks(op, weights);
-    const int groups = int(tasks.count / tasks.sums), ahead = std::max(1, int(pool_.threads()) / groups);
-    Convolution3 conv{chunk.data(), int(chunk.size()),       rows(in),
-                      columns(in),  int(op.outputs / panel), tasks.tiles_per_strip,
-                      ahead,        int(op.shuffle),         epilogue(op)};
+    Convolution3 conv{chunk.data(),
+                      int(chunk.size()),
+                      rows(in),
+                      columns(in),
+                      int(op.outputs / panel),
+                      tasks.tiles_per_strip,
+                      int(op.shuffle),
+                      epilogue(op)};
     conv.epilogue.output = at<float>(op.output);
     conv.epilogue.partials = op.pooled == none ? nullptr : temporary;
     pool_.run(tasks.count,
@@ -169,8 +173,7 @@ class Execution {
       chunk.push_back({input(id), ptrdiff_t(channels), int(channels), weights, nullptr, nullptr, nullptr, false});
       weights += ptrdiff_t(op.outputs) * channels;
     }
-    Convolution1 conv{chunk.data(),         int(chunk.size()), pixels(op.input[0]), int(op.outputs / panel),
-                      int(pool_.threads()), epilogue(op)};
+    Convolution1 conv{chunk.data(), int(chunk.size()), pixels(op.input[0]), int(op.outputs / panel), epilogue(op)};
     conv.epilogue.output = at<float>(op.output);
     conv.epilogue.partials = op.pooled == none ? nullptr : temporary;
     pool_.run(tasks.count,

@@ -368,7 +368,7 @@ void convolution3(const Convolution3 &conv, ptrdiff_t task, float *scratch) {
       transform_tile(conv, chunk, int((first_tile + t) / tile_columns) * tile,
                      int((first_tile + t) % tile_columns) * tile, v + ptrdiff_t(t) * chunk.depth, stride);
     const bool last = k + 1 == conv.chunks;
-    const ptrdiff_t next_tile = first_tile + ptrdiff_t(conv.strips_ahead) * conv.tiles_per_strip;
+    const ptrdiff_t next_tile = first_tile + conv.tiles_per_strip;
     const ptrdiff_t next_left = tile_columns * tile_rows - next_tile;
     const int next_tiles = int(next_left < 0 ? 0 : next_left < conv.tiles_per_strip ? next_left : conv.tiles_per_strip);
     for (int p = 0; p < points; ++p) {
@@ -450,7 +450,7 @@ void convolution1(const Convolution1 &conv, ptrdiff_t task, float *scratch) {
   const int count = int(left < run_pixels ? left : run_pixels);
   float *partials = conv.epilogue.partials ? conv.epilogue.partials + task * conv.epilogue.channels : nullptr;
   // The memory is idle while this task multiplies: time to fetch what this thread will want next.
-  const ptrdiff_t next = first + ptrdiff_t(conv.tasks_ahead) * run_pixels;
+  const ptrdiff_t next = first + run_pixels;
   for (int i = 0; i < conv.epilogue.residuals; ++i)
     prefetch_run(conv.epilogue.residual[i], conv.epilogue.channels, next, count, conv.pixels);
   for (int first_panel = 0; first_panel < conv.panels; first_panel += group_panels) {

@@ -55,7 +55,6 @@ struct Convolution3 {
   int height, width;
   int panels;           // of the convolution's outputs
   int tiles_per_strip;  // scratch: see convolution3_scratch
-  int strips_ahead;     // where this thread will probably go on: as many strips as there are threads
   int shuffle;          // pixel shuffle of the output, 1 for none
   Epilogue epilogue;
 };
@@ -65,7 +64,6 @@ struct Convolution1 {
   int chunks;
   ptrdiff_t pixels;
   int panels;
-  int tasks_ahead;  // where this thread will probably go on
   Epilogue epilogue;
 };
 

@@ -16,6 +16,8 @@ namespace {
 // How long a thread looks for the next operation before it sleeps: they follow each other within microseconds.
 constexpr int patience = 2000;
 
+constexpr unsigned most_stretches = 16;
+
 }  // namespace
 
 struct Pool::Team {
@@ -25,11 +27,47 @@ struct Pool::Team {
   void run(ptrdiff_t tasks, const Work &work);
 
  private:
-  struct Job {
-    const Work &work;
-    const ptrdiff_t tasks;
-    std::atomic<ptrdiff_t> next{0};
+  // Each thread begins with its own stretch of the tasks, the same of every job: what an operation reads is mostly what
+  // this core wrote in the one before, and is still in its cache. Who is done takes from the stretches of others.
+  class Job {
+   public:
+    Job(const Work &work, ptrdiff_t tasks, unsigned threads)
+        : work_(work), stretches_(std::min(threads, most_stretches)) {
+      for (unsigned i = 0; i < stretches_; ++i) {
+        stretch_[i].next = tasks * i / stretches_;
+        stretch_[i].end = tasks * (i + 1) / stretches_;
+      }
+    }
+
+    bool open() const {
+      const auto has_tasks = [](const Stretch &one) { return one.next.load() < one.end; };
+      return std::any_of(stretch_, stretch_ + stretches_, has_tasks);
+    }
+
+    // Run a task, if one is left.
+    bool run_one(unsigned thread) {
+      for (unsigned i = 0; i < stretches_; ++i) {
+        Stretch &one = stretch_[(thread + i) % stretches_];
+        if (one.next.load() >= one.end) continue;
+        const ptrdiff_t task = one.next.fetch_add(1);
+        if (task >= one.end) continue;
+        work_(task, thread);
+        return true;
+      }
+      return false;
+    }
+
     std::atomic<int> helping{0};
+
+   private:
+    struct alignas(64) Stretch {
+      std::atomic<ptrdiff_t> next;
+      ptrdiff_t end;
+    };
+
+    const Work &work_;
+    const unsigned stretches_;
+    Stretch stretch_[most_stretches];
   };
 
   // A caller between two operations is at work, too.
@@ -93,14 +131,15 @@ void Pool::Team::stop() {
 }
 
 void Pool::Team::run(ptrdiff_t tasks, const Work &work) {
-  Job job{work, tasks};
+  Job job(work, tasks, threads_);
   {
     std::lock_guard<std::mutex> lock(mutex_);
     jobs_.push_back(&job);
     posted_.fetch_add(1);
   }
   changed_.notify_all();
-  for (ptrdiff_t task; (task = job.next.fetch_add(1)) < tasks;) work(task, 0);
+  while (job.run_one(0)) {
+  }
   {
     std::lock_guard<std::mutex> lock(mutex_);
     jobs_.erase(std::find(jobs_.begin(), jobs_.end(), &job));
@@ -113,7 +152,7 @@ void Pool::Team::run(ptrdiff_t tasks, const Work &work) {
 
 Pool::Team::Job *Pool::Team::open_job() {
   for (Job *job : jobs_)
-    if (job->next.load() < job->tasks) return job;
+    if (job->open()) return job;
   return nullptr;
 }
 
@@ -125,8 +164,8 @@ void Pool::Team::help(unsigned thread) {
       job->helping.fetch_add(1);
       helping_.fetch_add(1);
       lock.unlock();
-      for (ptrdiff_t task; at_work() <= threads_ && (task = job->next.fetch_add(1)) < job->tasks;)
-        job->work(task, thread);
+      while (at_work() <= threads_ && job->run_one(thread)) {
+      }
       helping_.fetch_sub(1);
       lock.lock();
       if (job->helping.fetch_sub(1) == 1) finished_.notify_all();
