@@ -6,6 +6,9 @@
 
 #include "vector.h"
 
+// GCC takes a function that only prefetches for one that does nothing, and removes its calls.
+#define MINET_INLINE __attribute__((always_inline)) inline
+
 namespace minet {
 namespace {
 
@@ -13,17 +16,23 @@ constexpr int cache_line = 16;  // floats
 constexpr int rows_at_once = 12;
 constexpr int channels_of_group = group_panels * panel;
 
-// Whether this instruction set writes an image past the caches: it is read again by the next operation at the earliest,
-// and what is not fetched only to be overwritten leaves the memory and the caches to what is read.
-template <class Written>
-inline bool streams(const Written &image) {
-  return Narrow::streams && image.streams;
+constexpr int lanes = panel / Narrow::width;  // vectors of a cache line
+
+// Large images are written past the caches: they are read again by the next operation at the earliest, and what is not
+// fetched only to be overwritten leaves the memory and the caches to what is read. Only whole lines at once are worth it.
+MINET_INLINE void stream_line(const Narrow line[lanes], float *to) {
+#pragma GCC unroll 2
+  for (int lane = 0; lane < lanes; ++lane) line[lane].stream(to + lane * Narrow::width);
+}
+
+MINET_INLINE void write_line(const Narrow line[lanes], float *to, bool streaming) {
+  if (streaming) return stream_line(line, to);
+#pragma GCC unroll 2
+  for (int lane = 0; lane < lanes; ++lane) line[lane].store(to + lane * Narrow::width);
 }
 
 // Before another thread may read what was streamed.
-inline void finish_streams() {
-  if constexpr (Narrow::streams) _mm_sfence();
-}
+inline void finish_streams() { _mm_sfence(); }
 
 // One dimension of the input transform, B^T d, for the points 0, 1, -1, 2, -2, 1/2, -1/2 and infinity.
 inline void input_points(const Narrow d[side], Narrow out[side]) {
@@ -55,29 +64,37 @@ inline void output_points(const Narrow m[side], Narrow out[tile]) {
   out[5] = multiply_add(all(32.0f), d, multiply_add(all(0.03125f), f, b)) + m[7];
 }
 
-// Transform one tile; load(row, column, channel) gives its 8x8 input pixels, keep gets each on the way.
+// Transform one tile; load(row, column, channel) gives a vector of its 8x8 input pixels, keep(row, column, channel, line)
+// gets each cache line of them on the way.
 template <class Load, class Keep>
 inline void transform_input(const Load &load, const Keep &keep, int depth, float *to, ptrdiff_t stride) {
-  for (int c = 0; c < depth; c += Narrow::width) {
-    Narrow half[side][side];
+  for (int c = 0; c < depth; c += panel) {
+    Narrow half[lanes][side][side];
 #pragma GCC unroll 1
     for (int column = 0; column < side; ++column) {
-      Narrow d[side], out[side];
+      Narrow line[side][lanes];
+#pragma GCC unroll 2
+      for (int lane = 0; lane < lanes; ++lane) {
+        Narrow d[side], out[side];
 #pragma GCC unroll 8
-      for (int row = 0; row < side; ++row) d[row] = load(row, column, c);
+        for (int row = 0; row < side; ++row) d[row] = line[row][lane] = load(row, column, c + lane * Narrow::width);
+        input_points(d, out);
 #pragma GCC unroll 8
-      for (int row = 0; row < side; ++row) keep(row, column, c, d[row]);
-      input_points(d, out);
+        for (int row = 0; row < side; ++row) half[lane][row][column] = out[row];
+      }
 #pragma GCC unroll 8
-      for (int row = 0; row < side; ++row) half[row][column] = out[row];
+      for (int row = 0; row < side; ++row) keep(row, column, c, line[row]);
     }
 #pragma GCC unroll 1
-    for (int row = 0; row < side; ++row) {
-      Narrow out[side];
-      input_points(half[row], out);
+    for (int lane = 0; lane < lanes; ++lane)
+#pragma GCC unroll 1
+      for (int row = 0; row < side; ++row) {
+        Narrow out[side];
+        input_points(half[lane][row], out);
+        float *first = to + row * side * stride + c + lane * Narrow::width;
 #pragma GCC unroll 8
-      for (int column = 0; column < side; ++column) out[column].store(to + (row * side + column) * stride + c);
-    }
+        for (int column = 0; column < side; ++column) out[column].store(first + column * stride);
+      }
   }
 }
 
@@ -164,20 +181,31 @@ inline void finish_tile(const Convolution3 &conv, const float *m, ptrdiff_t stri
                         float *sums) {
   const Epilogue &e = conv.epilogue;
   const int shuffle = conv.shuffle;
-  const bool streaming = streams(e);
   const int rows = whole ? tile : (conv.height - y < tile ? conv.height - y : tile);
   const int columns = whole ? tile : (conv.width - x < tile ? conv.width - x : tile);
-  for (int offset = 0; offset < panels * panel; offset += Narrow::width) {
-    Narrow half[tile][side];
-#pragma GCC unroll 1
-    for (int column = 0; column < side; ++column) {
-      Narrow d[side], out[tile];
+  // Visits the places of a row's pixels inside the image in order.
+  const auto pixels = [&](auto &&visit) {
+    if constexpr (whole) {
 #pragma GCC unroll 8
-      for (int row = 0; row < side; ++row) d[row] = Narrow::load(m + (row * side + column) * stride + offset);
-      output_points(d, out);
-#pragma GCC unroll 8
-      for (int row = 0; row < tile; ++row) half[row][column] = out[row];
+      for (int i = 0; i < tile; ++i) visit(i);
+    } else {
+      for (int i = 0; i < columns; ++i) visit(i);
     }
+  };
+  for (int offset = 0; offset < panels * panel; offset += panel) {
+    Narrow half[lanes][tile][side];
+#pragma GCC unroll 1
+    for (int lane = 0; lane < lanes; ++lane)
+#pragma GCC unroll 1
+      for (int column = 0; column < side; ++column) {
+        Narrow d[side], out[tile];
+#pragma GCC unroll 8
+        for (int row = 0; row < side; ++row)
+          d[row] = Narrow::load(m + (row * side + column) * stride + offset + lane * Narrow::width);
+        output_points(d, out);
+#pragma GCC unroll 8
+        for (int row = 0; row < tile; ++row) half[lane][row][column] = out[row];
+      }
 
     const int channel = first + offset;
     // Packed channels run phase by phase of the shuffle, so that a vector stays together.
@@ -186,51 +214,58 @@ inline void finish_tile(const Convolution3 &conv, const float *m, ptrdiff_t stri
     const ptrdiff_t down = across * shuffle * conv.width;
     const ptrdiff_t corner = (ptrdiff_t(y) * shuffle + phase / shuffle) * shuffle * conv.width * e.channels +
                              (ptrdiff_t(x) * shuffle + phase % shuffle) * e.channels + stored;
-    const Narrow bias = e.bias ? Narrow::load(e.bias + channel) : Narrow::zero();
     const Narrow alpha = Narrow::all(e.alpha);
-    const Narrow gate = e.gate && e.gate_is_vector ? Narrow::load(e.gate + channel) : Narrow::zero();
-    Narrow total = Narrow::zero();
+    Narrow total[lanes];
+#pragma GCC unroll 2
+    for (int lane = 0; lane < lanes; ++lane) total[lane] = Narrow::zero();
     for (int row = 0; row < rows; ++row) {
-      Narrow out[tile];
-      output_points(half[row], out);
       const ptrdiff_t start = corner + row * down;
-      // Visits the row's pixels inside the image in order.
-      const auto pixels = [&](auto &&visit) {
-        if constexpr (whole) {
-#pragma GCC unroll 8
-          for (int i = 0; i < tile; ++i) visit(out[i], start + i * across);
-        } else {
-          for (int i = 0; i < columns; ++i) visit(out[i], start + i * across);
+      Narrow line[tile][lanes];
+#pragma GCC unroll 1
+      for (int lane = 0; lane < lanes; ++lane) {
+        Narrow out[tile];
+        output_points(half[lane][row], out);
+        const int part = lane * Narrow::width;
+        if (e.bias) {
+          const Narrow bias = Narrow::load(e.bias + channel + part);
+          pixels([&](int i) { out[i] = out[i] + bias; });
         }
-      };
-      if (e.bias) pixels([&](Narrow &value, ptrdiff_t) { value = value + bias; });
-      if (e.activation == relu) pixels([&](Narrow &value, ptrdiff_t) { value = larger(Narrow::zero(), value); });
-      if (e.activation == logistic) pixels([&](Narrow &value, ptrdiff_t) { value = sigmoid(value); });
-      if (e.alpha != 1.0f) pixels([&](Narrow &value, ptrdiff_t) { value = value * alpha; });
-      if (e.partials) {
-        Narrow line = Narrow::zero();
-        pixels([&](Narrow &value, ptrdiff_t) { line = line + value; });
-        total = total + line;
+        if (e.activation == relu) pixels([&](int i) { out[i] = larger(Narrow::zero(), out[i]); });
+        if (e.activation == logistic) pixels([&](int i) { out[i] = sigmoid(out[i]); });
+        if (e.alpha != 1.0f) pixels([&](int i) { out[i] = out[i] * alpha; });
+        if (e.partials) {
+          Narrow sum_of_row = Narrow::zero();
+          pixels([&](int i) { sum_of_row = sum_of_row + out[i]; });
+          total[lane] = total[lane] + sum_of_row;
+        }
+        if (e.gate && e.gate_is_vector) {
+          const Narrow gate = Narrow::load(e.gate + channel + part);
+          pixels([&](int i) { out[i] = out[i] * gate; });
+        } else if (e.gate) {
+          pixels([&](int i) { out[i] = out[i] * Narrow::load(e.gate + start + i * across + part); });
+        }
+        for (int k = 0; k < e.residuals; ++k) {
+          const float *residual = e.residual[k] + start + part;
+          pixels([&](int i) { out[i] = out[i] + Narrow::load(residual + i * across); });
+        }
+        float *output = e.output + start + part;
+        if (!e.streams)
+          pixels([&](int i) { out[i].store(output + i * across); });
+        else if (lanes == 1)
+          pixels([&](int i) { out[i].stream(output + i * across); });
+        else
+          pixels([&](int i) { line[i][lane] = out[i]; });
       }
-      if (e.gate && e.gate_is_vector)
-        pixels([&](Narrow &value, ptrdiff_t) { value = value * gate; });
-      else if (e.gate)
-        pixels([&](Narrow &value, ptrdiff_t at) { value = value * Narrow::load(e.gate + at); });
-      for (int i = 0; i < e.residuals; ++i) {
-        const float *residual = e.residual[i];
-        pixels([&](Narrow &value, ptrdiff_t at) { value = value + Narrow::load(residual + at); });
-      }
-      if (streaming)
-        pixels([&](Narrow &value, ptrdiff_t at) { value.stream(e.output + at); });
-      else
-        pixels([&](Narrow &value, ptrdiff_t at) { value.store(e.output + at); });
+      if (lanes > 1 && e.streams) pixels([&](int i) { stream_line(line[i], e.output + start + i * across); });
     }
-    if (e.partials) (Narrow::load(sums + offset) + total).store(sums + offset);
+    if (e.partials)
+#pragma GCC unroll 2
+      for (int lane = 0; lane < lanes; ++lane) {
+        float *to = sums + offset + lane * Narrow::width;
+        (Narrow::load(to) + total[lane]).store(to);
+      }
   }
 }
-
-// GCC takes a function that only prefetches for one that does nothing, and removes its calls.
-#define MINET_INLINE __attribute__((always_inline)) inline
 
 // Ask for some pixels of a row to be brought into the second-level cache, channels [0, depth) of each.
 template <bool to_write>
@@ -271,7 +306,7 @@ class Foresight {
       const int y = int(t / tile_columns_) * tile - 1 + span % side, x = int(t % tile_columns_) * tile + 1;
       prefetch<false>(chunk.input, chunk.stride, chunk.depth, conv_.height, conv_.width, y, x, tile);
       if (chunk.added) prefetch<false>(chunk.added, chunk.stride, chunk.depth, conv_.height, conv_.width, y, x, tile);
-      if (chunk.sum && !streams(chunk) && span % side >= 1 && span % side <= tile)
+      if (chunk.sum && !chunk.streams && span % side >= 1 && span % side <= tile)
         prefetch<true>(chunk.sum, chunk.stride, chunk.depth, conv_.height, conv_.width, y, x - 1, tile);
     }
   }
@@ -284,7 +319,7 @@ class Foresight {
     for (int span = spans * p / points; span < spans * (p + 1) / points; ++span) {
       const ptrdiff_t t = first + span / tile;
       const int y = int(t / tile_columns_) * tile + span % tile, x = int(t % tile_columns_) * tile;
-      if (!streams(e)) prefetch<true>(e.output + first_, e.channels, channels_, conv_.height, conv_.width, y, x, tile);
+      if (!e.streams) prefetch<true>(e.output + first_, e.channels, channels_, conv_.height, conv_.width, y, x, tile);
       if (e.gate && !e.gate_is_vector)
         prefetch<false>(e.gate + first_, e.channels, channels_, conv_.height, conv_.width, y, x, tile);
       for (int i = 0; i < e.residuals; ++i)
@@ -298,7 +333,7 @@ class Foresight {
   const int first_, channels_;
 };
 
-constexpr auto keep_nothing = [](int, int, int, Narrow) {};
+constexpr auto keep_nothing = [](int, int, int, const Narrow *) {};
 
 // Transform the tile whose first output is (y, x); `inside` says that all of its input lies in the image.
 template <bool inside>
@@ -312,7 +347,6 @@ inline void transform_tile(const Convolution3 &conv, const Chunk &chunk, int y, 
   };
   const float *input = chunk.input, *scale = chunk.scale, *added = chunk.added;
   float *sum = chunk.sum;
-  const bool streaming = streams(chunk);
   const auto plain = [&](int row, int column, int c) {
     const ptrdiff_t at = tap(row, column);
     return inside || at >= 0 ? Narrow::load(input + at + c) : Narrow::zero();
@@ -324,14 +358,11 @@ inline void transform_tile(const Convolution3 &conv, const Chunk &chunk, int y, 
     return multiply_add(Narrow::load(input + at + c), Narrow::load(scale + c), Narrow::load(added + at + c));
   };
   if (!sum) return transform_input(scaled, keep_nothing, chunk.depth, to, stride);
-  const auto keep = [&](int row, int column, int c, Narrow value) {
+  const auto keep = [&](int row, int column, int c, const Narrow *line) {
     if (row < 1 || row > tile || column < 1 || column > tile) return;
     const ptrdiff_t at = tap(row, column);
     if (!inside && at < 0) return;
-    if (streaming)
-      value.stream(sum + at + c);
-    else
-      value.store(sum + at + c);
+    write_line(line, sum + at + c, chunk.streams);
   };
   transform_input(scaled, keep, chunk.depth, to, stride);
 }
@@ -403,28 +434,30 @@ void convolution3(const Convolution3 &conv, ptrdiff_t task, float *scratch) {
 void finish_run(const Epilogue &e, const float *raw, ptrdiff_t raw_stride, ptrdiff_t pixel, ptrdiff_t count, int first,
                 int channels, float *partials) {
   const int vectors = e.channels % panel == 0 ? channels : 0;
-  const bool streaming = streams(e);
-  for (int c = 0; c < vectors; c += Narrow::width) {
+  for (int c = 0; c < vectors; c += panel) {
     const int channel = first + c;
-    const Narrow bias = e.bias ? Narrow::load(e.bias + channel) : Narrow::zero();
     const Narrow alpha = Narrow::all(e.alpha);
-    const Narrow gate = e.gate_is_vector ? Narrow::load(e.gate + channel) : Narrow::zero();
-    Narrow total = Narrow::zero();
+    Narrow total[lanes];
+    for (int lane = 0; lane < lanes; ++lane) total[lane] = Narrow::zero();
     for (ptrdiff_t i = 0; i < count; ++i) {
       const ptrdiff_t at = (pixel + i) * e.channels + channel;
-      Narrow value = Narrow::load(raw + i * raw_stride + c);
-      if (e.bias) value = value + bias;
-      value = activated(value, e.activation);
-      if (e.alpha != 1.0f) value = value * alpha;
-      if (partials) total = total + value;
-      if (e.gate) value = value * (e.gate_is_vector ? gate : Narrow::load(e.gate + at));
-      for (int k = 0; k < e.residuals; ++k) value = value + Narrow::load(e.residual[k] + at);
-      if (streaming)
-        value.stream(e.output + at);
-      else if (e.output)
-        value.store(e.output + at);
+      Narrow line[lanes];
+#pragma GCC unroll 2
+      for (int lane = 0; lane < lanes; ++lane) {
+        const int part = lane * Narrow::width;
+        Narrow value = Narrow::load(raw + i * raw_stride + c + part);
+        if (e.bias) value = value + Narrow::load(e.bias + channel + part);
+        value = activated(value, e.activation);
+        if (e.alpha != 1.0f) value = value * alpha;
+        if (partials) total[lane] = total[lane] + value;
+        if (e.gate) value = value * Narrow::load(e.gate + (e.gate_is_vector ? channel : at) + part);
+        for (int k = 0; k < e.residuals; ++k) value = value + Narrow::load(e.residual[k] + at + part);
+        line[lane] = value;
+      }
+      if (e.output) write_line(line, e.output + at, e.streams);
     }
-    if (partials) total.store(partials + channel);
+    if (partials)
+      for (int lane = 0; lane < lanes; ++lane) total[lane].store(partials + channel + lane * Narrow::width);
   }
   for (int c = vectors; c < channels; ++c) {
     const int channel = first + c;
@@ -442,7 +475,7 @@ void finish_run(const Epilogue &e, const float *raw, ptrdiff_t raw_stride, ptrdi
     }
     if (partials) partials[channel] = total;
   }
-  if (streaming) finish_streams();
+  if (e.streams) finish_streams();
 }
 
 void convolution1(const Convolution1 &conv, ptrdiff_t task, float *scratch) {

@@ -20,8 +20,7 @@ struct Vector {
   static Vector all(float x) { return {_mm512_set1_ps(x)}; }
   static Vector zero() { return {_mm512_setzero_ps()}; }
   void store(float *to) const { _mm512_storeu_ps(to, value); }
-  // Past the caches; `to` aligned to a whole cache line, which this fills.
-  static constexpr bool streams = true;
+  // Past the caches; `to` aligned. Whoever streams fills a whole cache line at once.
   void stream(float *to) const { _mm512_stream_ps(to, value); }
 };
 
@@ -95,9 +94,7 @@ struct Narrow {
   static Narrow all(float x) { return {_mm256_set1_ps(x)}; }
   static Narrow zero() { return {_mm256_setzero_ps()}; }
   void store(float *to) const { _mm256_storeu_ps(to, value); }
-  // Half cache lines past the caches cost more than they save.
-  static constexpr bool streams = false;
-  void stream(float *to) const { store(to); }
+  void stream(float *to) const { _mm256_stream_ps(to, value); }
 };
 
 inline Narrow operator+(Narrow a, Narrow b) { return {_mm256_add_ps(a.value, b.value)}; }
