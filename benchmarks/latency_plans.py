@@ -76,7 +76,7 @@ COMPARISONS: dict[str, tuple[Plan, ...]] = {
 }
 """By section."""
 
-LINEARITY = (("paper", 2, 2), ("small", 2, 5), ("fast", 2, 7))
+LINEARITY = (("paper", 2, 5), ("small", 2, 9), ("fast", 2, 15))
 """Preset, scale, rounds; the native engine at all sizes."""
 
 SERIES = (
