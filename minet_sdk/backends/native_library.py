@@ -131,12 +131,16 @@ def library_path() -> Path:
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The loaded library with its signatures.
+    """The loaded library with its signatures; see `load`."""
+    return load(library_path())
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """A compiled library with the signatures of its functions.
 
     Raises:
         BackendError: it cannot be loaded, or is of another version.
     """
-    path = library_path()
     try:
         loaded = ctypes.CDLL(os.fspath(path))
     except OSError as error:

@@ -94,7 +94,7 @@ def test_damaged_plans_and_many_callers(tmp_path: Path, folder: Path, make_small
 
 
 def test_threads_of_an_engine(tmp_path: Path) -> None:
-    """Callers that meet share the threads, too many of them get along without helpers; each thread keeps its stretch."""
+    """Callers that meet share them, too many of them get along without helpers; each thread keeps its stretch."""
     compiler, source = shutil.which("g++"), ROOT / "kernels" / "native" / "src"
     if compiler is None:
         pytest.skip("no compiler")
