@@ -13,6 +13,7 @@ from comparison_pictures import draw_gains, draw_restorations
 from comparison_table import card, details, tables
 from gpu_table import networks_table, verdict_table
 from latency_table import draw, latency_table
+from native_steps_table import native_steps_table
 from series_table import series_table, steps_table
 
 from minet_sdk.bundle import models_folder
@@ -24,6 +25,7 @@ DOCS = ROOT / "docs"
 QUALITY = DOCS / "quality.md"
 BUNDLE = DOCS / "bundle.md"
 RUNTIME = DOCS / "runtime.md"
+NATIVE = DOCS / "native.md"
 
 
 def precision_table(report: dict[str, Any]) -> str:
@@ -70,6 +72,7 @@ def formats_table(report: dict[str, Any]) -> str:
 
 
 CARDS = sorted(models_folder().glob("*/MODEL_CARD.md"))
+PAGES = (README, QUALITY, BUNDLE, RUNTIME, NATIVE, *CARDS)
 TABLES: dict[str, tuple[tuple[Path, ...], str, Callable[[dict[str, Any], Path], str]]] = {
     "comparison": ((README,), "comparison", lambda report, page: tables(report)),
     "comparison-details": ((QUALITY,), "comparison", lambda report, page: details(report)),
@@ -80,6 +83,7 @@ TABLES: dict[str, tuple[tuple[Path, ...], str, Callable[[dict[str, Any], Path], 
     "latency-avx2": ((README,), "latency_avx2", lambda report, page: latency_table(report)),
     "series": ((RUNTIME,), "series", lambda report, page: series_table(report)),
     "series-steps": ((RUNTIME,), "series", lambda report, page: steps_table(report)),
+    "native-steps": ((NATIVE,), "native_steps", lambda report, page: native_steps_table(report)),
     "gpu": ((README,), "gpu_check", lambda report, page: verdict_table(report)),
     "gpu-networks": ((README,), "gpu_check_networks", lambda report, page: networks_table(report)),
 }
@@ -107,7 +111,7 @@ def with_tables(page: Path) -> str:
 def main() -> None:
     """Rewrite the pages, and the pictures that they show."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    for page in (README, QUALITY, BUNDLE, RUNTIME, *CARDS):
+    for page in PAGES:
         page.write_text(with_tables(page), encoding="utf-8")
     if (RESULTS / "latency.json").is_file():
         draw(load("latency"), DOCS / "latency.png")
