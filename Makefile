@@ -74,6 +74,7 @@ QUALITY_PAIRS = $(if $(ITK),\
 quality: $(VENV)/.dev $(NATIVE)
 	$(BIN)/python benchmarks/comparison.py --labels "$(LABELS)" --work out/comparison $(if $(HOURS),--hours $(HOURS)) \
 		$(QUALITY_PAIRS) $(if $(ATLAS),--atlas "$(ATLAS)")
+	$(BIN)/python benchmarks/reference_worth.py --labels "$(LABELS)" $(QUALITY_PAIRS) $(if $(ATLAS),--atlas "$(ATLAS)")
 	$(BIN)/python benchmarks/readme.py
 
 # Latency against every peer, 45 minutes on a quiet machine; ONLY=paper-320,linearity runs some sections. The README's

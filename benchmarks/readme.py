@@ -14,6 +14,7 @@ from comparison_table import card, details, tables
 from gpu_table import networks_table, verdict_table
 from latency_table import draw, latency_table
 from native_steps_table import native_steps_table
+from reference_worth_table import reference_worth_table
 from series_table import series_table, steps_table
 
 from minet_sdk.bundle import models_folder
@@ -76,6 +77,7 @@ PAGES = (README, QUALITY, BUNDLE, RUNTIME, NATIVE, *CARDS)
 TABLES: dict[str, tuple[tuple[Path, ...], str, Callable[[dict[str, Any], Path], str]]] = {
     "comparison": ((README,), "comparison", lambda report, page: tables(report)),
     "comparison-details": ((QUALITY,), "comparison", lambda report, page: details(report)),
+    "reference-worth": ((QUALITY,), "reference_worth", lambda report, page: reference_worth_table(report)),
     "measures": (tuple(CARDS), "comparison", lambda report, page: card(report, page.parent.name)),
     "precision": ((README,), "precision", lambda report, page: precision_table(report)),
     "formats": ((BUNDLE,), "precision", lambda report, page: formats_table(report)),
