@@ -45,9 +45,9 @@ FEWEST_ROUNDS, MOST_ROUNDS = 7, 60
 
 @dataclass(frozen=True)
 class Engine:
-    """A library with a model opened in it."""
+    """A loaded library with a model opened in it."""
 
-    library: ctypes.CDLL
+    loaded: ctypes.CDLL
     plan: ctypes.c_void_p
     handle: ctypes.c_void_p
 
@@ -55,13 +55,13 @@ class Engine:
         """The whole of one slice."""
         restored = np.empty_like(reference)
         images = target.ctypes.data, *target.shape, reference.ctypes.data, restored.ctypes.data
-        _must(self.library.minet_run(self.handle, *images, None, 0))
+        _must(self.loaded.minet_run(self.handle, *images, None, 0))
         return restored
 
     def close(self) -> None:
         """Free its memory."""
-        self.library.minet_engine_destroy(self.handle)
-        self.library.minet_plan_close(self.plan)
+        self.loaded.minet_engine_destroy(self.handle)
+        self.loaded.minet_plan_close(self.plan)
 
 
 def build(revision: str, folder: Path) -> Path:

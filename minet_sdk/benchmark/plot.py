@@ -11,6 +11,8 @@ from minet_sdk.requirements import require
 OURS, OTHERS, CRITICAL = "#0b6e4f", "#8d99ae", "#52b788"
 
 _LINES = ("-", "--", ":", "-.")
+_PEERS = ("C1", "C4", "C0", "C3", "C5", "C6", "C7", "C8", "C9")
+"""Colours of others' lines: matplotlib's own, but for the green."""
 
 
 def draw_latency(comparisons: list[dict[str, Any]], path: Path, bars: list[dict[str, Any]] | None = None) -> None:
@@ -81,13 +83,14 @@ def _curves(comparisons: list[dict[str, Any]]) -> dict[tuple[str, str], dict[int
 
 
 def _draw_curves(axis: Any, curves: dict[tuple[str, str], dict[int, float]]) -> None:
-    models, peers = (list(dict.fromkeys(key[index] for key in curves)) for index in (0, 1))
+    models, names = (list(dict.fromkeys(key[index] for key in curves)) for index in (0, 1))
+    others = [name for name in names if name != "native"]
     named: set[str] = set()
     marked: set[str] = set()
     for (model, name), points in curves.items():
         pixels = sorted(points)
         style = _LINES[models.index(model) % len(_LINES)]
-        colour = OURS if name == "native" else f"C{peers.index(name) % 10}"
+        colour = OURS if name == "native" else _PEERS[others.index(name) % len(_PEERS)]
         label = "_" if name in named else name
         axis.plot(pixels, [points[count] for count in pixels], style, marker=".", color=colour, label=label, lw=1.2)
         if model not in marked:
