@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ import numpy as np
 import numpy.typing as npt
 from latency_models import model_of
 
+from minet_sdk import __version__
 from minet_sdk.backends.native_library import ISAS, Options, load
 from minet_sdk.benchmark.distribution import Distribution, paired_ratio
-from minet_sdk.benchmark.machine import LoadWatch, cores
-from minet_sdk.benchmark.suite import new_report, write_json
+from minet_sdk.benchmark.machine import LoadWatch, cores, environment
+from minet_sdk.benchmark.suite import write_json
 
 Array = npt.NDArray[np.float32]
 
@@ -138,25 +140,20 @@ def measure(libraries: dict[str, Path], models: dict[str, Path], sizes: tuple[in
     loaded = {name: load(path) for name, path in libraries.items()}
     known = [isa for isa in ISAS[1:] if next(iter(loaded.values())).minet_supports(ISAS.index(isa))]
     found: list[dict[str, Any]] = []
-    for preset, bundle in models.items():
-        for isa in known:
-            for threads in sorted({1, cores()}):
-                engines = {name: open_engine(library, bundle, threads, isa) for name, library in loaded.items()}
-                for size in sizes:
-                    print(f"{preset} x{SCALE}, {size}, {isa}, {threads} threads", flush=True)
-                    what = {"preset": preset, "scale": SCALE, "size": size, "isa": isa, "threads": threads}
-                    found.append({**what, "revisions": compare(engines, size, seconds)})
-                for engine in engines.values():
-                    engine.close()
+    for preset, isa, threads in product(models, known, sorted({1, cores()})):
+        engines = {name: open_engine(library, models[preset], threads, isa) for name, library in loaded.items()}
+        for size in sizes:
+            print(f"{preset} x{SCALE}, {size}, {isa}, {threads} threads", flush=True)
+            what = {"preset": preset, "scale": SCALE, "size": size, "isa": isa, "threads": threads}
+            found.append({**what, "revisions": compare(engines, size, seconds)})
+        for engine in engines.values():
+            engine.close()
     return found
 
 
 def main() -> None:
     """Measure and write."""
-    description = (__doc__ or "").split("\n\n", 1)
-    parser = argparse.ArgumentParser(
-        description=description[0], epilog=description[1], formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("revisions", nargs="+", help="of git, or . for the files as they are; the oldest first")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--presets", default=",".join(PRESETS), help="comma-separated")
@@ -169,9 +166,16 @@ def main() -> None:
         models = {name: model_of(name, SCALE, work).bundle.location for name in chosen.presets.split(",")}
         sizes = tuple(map(int, chosen.sizes.split(",")))
         comparisons = measure(libraries, models, sizes, chosen.seconds)
-    subjects = {one: subject(one) for one in chosen.revisions}
-    report = {"revisions": subjects, "load": watch.report, "comparisons": comparisons}
-    write_json({**new_report("native engine, revisions"), **report}, chosen.output)
+    report: dict[str, Any] = {
+        "what": "time of a whole slice in the native engine of several revisions, in turns; ratios to the first",
+        "data": "normal random numbers, seed 0",
+        "minet-sdk": __version__,
+        "environment": environment(),
+        "revisions": {one: subject(one) for one in chosen.revisions},
+        "load": watch.report,
+        "comparisons": comparisons,
+    }
+    write_json(report, chosen.output)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ bundled model, which has never seen the slice, gains over its twin.
 """
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from comparison_steps.plan import SCALES
 from comparison_steps.sets import CLINICAL, RANDOM, MakeVolumes, test_sets
 from comparison_steps.testing import Network, bundled, opened
 
-from minet_sdk import Runtime
-from minet_sdk.benchmark.suite import new_report, write_json
+from minet_sdk import Runtime, __version__
+from minet_sdk.benchmark.machine import environment
+from minet_sdk.benchmark.suite import write_json
 from minet_sdk.bundle import sha256
 from minet_sdk.kspace import degrade, zero_filled
-from minet_sdk.training.statistics import BLOCK, BlockErrors, Difference, in_blocks, paired_difference
+from minet_sdk.training.evaluation import as_json
+from minet_sdk.training.statistics import BLOCK, BlockErrors, in_blocks, paired_difference
 
 Image = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
@@ -38,10 +41,10 @@ REACH = 2
 """Pixels to each side of the one that is predicted."""
 
 BRIGHTNESSES = 9
-"""Classes of the fit without reference; with it they are three of the image times three of the reference."""
+"""Classes of brightness: of the image, or three of the image times three of the reference; or all pixels are one."""
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Of the regression, a pixel; each fit has the best one."""
+"""Of the regression, a pixel. Each fit has the best one, and the best classes."""
 
 
 def neighbours(image: Array) -> Array:
@@ -72,23 +75,25 @@ def folds_of(shape: tuple[int, int]) -> Labels:
     return order[block.ravel()] % FOLDS
 
 
-def cross_fitted(features: Array, wanted: Array, classes: Labels, folds: Labels) -> Array:
-    """Ridge regression in each class; every pixel predicted by a fit to the other folds, at the best penalty."""
-    best = np.zeros_like(wanted)
-    least = np.inf
-    for penalty in PENALTIES:
-        predicted = np.zeros_like(wanted)
-        for one in np.unique(classes):
-            for fold in range(FOLDS):
-                known, asked = (classes == one) & (folds != fold), (classes == one) & (folds == fold)
-                given = features[known]
-                if not len(given):
-                    continue  # a class that is one block: nothing is known of it
-                normal = given.T @ given + penalty * len(given) * np.eye(features.shape[1])
-                predicted[asked] = features[asked] @ np.linalg.solve(normal, given.T @ wanted[known])
-        if (error := float(np.mean((wanted - predicted) ** 2))) < least:
-            best, least = predicted, error
-    return best
+def cross_fitted(features: Array, wanted: Array, classes: Labels, folds: Labels, penalty: float) -> Array:
+    """Ridge regression in each class; every pixel predicted by a fit to the other folds."""
+    predicted = np.zeros_like(wanted)
+    for one in np.unique(classes):
+        for fold in range(FOLDS):
+            known, asked = (classes == one) & (folds != fold), (classes == one) & (folds == fold)
+            given = features[known]
+            if not len(given):
+                continue  # a class within one fold: nothing is known of it
+            normal = given.T @ given + penalty * len(given) * np.eye(features.shape[1])
+            predicted[asked] = features[asked] @ np.linalg.solve(normal, given.T @ wanted[known])
+    return predicted
+
+
+def best_left(features: Array, wanted: Array, divisions: Sequence[Labels], folds: Labels) -> Array:
+    """What the best of the fits leaves of what was wanted."""
+    settings = product(divisions, PENALTIES)
+    left = (wanted - cross_fitted(features, wanted, classes, folds, penalty) for classes, penalty in settings)
+    return min(left, key=lambda one: float(np.mean(one**2)))
 
 
 def fits(twin: Image, reference: Image, truth: Image, scale: int) -> tuple[Array, Array]:
@@ -96,11 +101,12 @@ def fits(twin: Image, reference: Image, truth: Image, scale: int) -> tuple[Array
     wrong = (truth.astype(np.float64) - twin).ravel()
     folds = folds_of((truth.shape[0], truth.shape[1]))
     own, other = neighbours(detail(twin, scale)), neighbours(detail(reference, scale))
-    without = cross_fitted(own, wrong, brightness(twin, BRIGHTNESSES), folds)
+    alone = [brightness(twin, 1), brightness(twin, BRIGHTNESSES)]
     few = round(BRIGHTNESSES**0.5)
-    classes = brightness(twin, few) * few + brightness(reference, few)
-    using = cross_fitted(np.concatenate([own, other], axis=1), wrong, classes, folds)
-    return (wrong - without).reshape(truth.shape), (wrong - using).reshape(truth.shape)
+    together = brightness(twin, few) * few + brightness(reference, few)
+    without = best_left(own, wrong, alone, folds)
+    using = best_left(np.concatenate([own, other], axis=1), wrong, [*alone, together], folds)
+    return without.reshape(truth.shape), using.reshape(truth.shape)
 
 
 def gain(ours: Iterable[Array], theirs: Iterable[Array]) -> dict[str, Any]:
@@ -109,8 +115,7 @@ def gain(ours: Iterable[Array], theirs: Iterable[Array]) -> dict[str, Any]:
         BlockErrors(in_blocks(one**2)[None], in_blocks(other**2)[None]) for one, other in zip(ours, theirs, strict=True)
     ]
     values = np.array([10 * np.log10(one.theirs.sum() / one.ours.sum()) for one in blocks])
-    found: Difference = paired_difference(values, [""] * len(values), blocks)
-    return {"mean": round(found.mean, 4), "interval": found.interval, "resampled": found.resampled}
+    return as_json(paired_difference(values, ["all"] * len(values), blocks))
 
 
 def measure(sets: Mapping[str, MakeVolumes], scale: int, twin: Runtime, model: Runtime) -> list[dict[str, Any]]:
@@ -143,10 +148,7 @@ def measure(sets: Mapping[str, MakeVolumes], scale: int, twin: Runtime, model: R
 
 def main() -> None:
     """Measure and write."""
-    words = (__doc__ or "").split("\n\n", 1)
-    parser = argparse.ArgumentParser(
-        description=words[0], epilog=words[1], formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path, required=True, help="as benchmarks/comparison.py")
     parser.add_argument("--pair", nargs=3, action="append", default=[], metavar=("NAME", "REFERENCE", "TARGET"))
     parser.add_argument("--atlas", type=Path)
@@ -162,7 +164,14 @@ def main() -> None:
         with opened(networks["twin", scale]) as twin, opened(networks["bundled-minet", scale]) as model:
             rows += measure(real, scale, twin, model)
     used = {one.name: sha256(one.checkpoint) for one in networks.values() if one.row in ("twin", "bundled-minet")}
-    write_json({**new_report("worth of a reference on real pairs"), "models": used, "rows": rows}, chosen.output)
+    report = {
+        "what": "what a reference tells of real slices to a regression that is fitted to other blocks of each",
+        "minet-sdk": __version__,
+        "environment": environment(),
+        "models": used,
+        "rows": rows,
+    }
+    write_json(report, chosen.output)
 
 
 if __name__ == "__main__":
